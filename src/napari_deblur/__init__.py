@@ -1,0 +1,63 @@
+"""Interactive microscopy restoration: background, PSF maps, deblurring and depth.
+
+Everything is imported when it is first used, so that neither torch nor Qt loads with the package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_deblur import quality
+    from napari_deblur.api import deblur, estimate_depth, estimate_psf_map, methods, models, remove_background
+    from napari_deblur.core.image import Image
+    from napari_deblur.core.run import Run
+    from napari_deblur.optics.psf import make_psf
+    from napari_deblur.optics.psf_map import PsfMap
+    from napari_deblur.optics.settings import Optics
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Image": "core.image",
+    "Optics": "optics.settings",
+    "PsfMap": "optics.psf_map",
+    "Run": "core.run",
+    "deblur": "api",
+    "estimate_depth": "api",
+    "estimate_psf_map": "api",
+    "make_psf": "optics.psf",
+    "methods": "api",
+    "models": "api",
+    "remove_background": "api",
+}
+
+__all__ = [
+    "Image",
+    "Optics",
+    "PsfMap",
+    "Run",
+    "deblur",
+    "estimate_depth",
+    "estimate_psf_map",
+    "make_psf",
+    "methods",
+    "models",
+    "quality",
+    "remove_background",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "quality":
+        return import_module("napari_deblur.quality")
+    if name not in _HOME:
+        raise AttributeError(f"module 'napari_deblur' has no attribute {name!r}")
+    value = getattr(import_module(f"napari_deblur.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,230 @@
+"""The Python API: one function per step, arrays in and arrays out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.core.image import Image, as_image
+from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.run import Run
+from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.optics.settings import Optics
+
+if TYPE_CHECKING:
+    from napari_deblur.methods.base import Method
+    from napari_deblur.nets.weights import ModelInfo
+    from napari_deblur.steps.background import BackgroundResult
+    from napari_deblur.steps.calibration import DepthCalibration
+    from napari_deblur.steps.deblur import DeblurResult
+    from napari_deblur.steps.depth import DepthResult
+    from napari_deblur.steps.psf_source import PsfSource
+
+R = TypeVar("R")
+
+
+def remove_background(image: Any, *, run: Run | None = None, **params: Any) -> BackgroundResult:
+    """Split an image into foreground and background.
+
+    Parameters
+    ----------
+    image : array_like or Image, shape (…, y, x)
+    run : Run, optional
+        Progress and cancel.
+    **params
+        Fields of `napari_deblur.steps.background.RemoveBackground`.
+
+    Returns
+    -------
+    BackgroundResult
+        With ``image`` (foreground, not negative) and ``background``: arrays if an array came in.
+    """
+    from napari_deblur.steps.background import RemoveBackground
+
+    result = declare(RemoveBackground, params).run(as_image(image), run=run or Run())
+    return _like(image, result, "image", "background", "clipped")
+
+
+def estimate_psf_map(
+    image: Any,
+    model: str = "zernike-3",
+    stride_px: int = 64,
+    *,
+    optics: Optics | None = None,
+    run: Run | None = None,
+    **params: Any,
+) -> PsfMap | list[PsfMap]:
+    """Map the PSF's parameters over the field of view, from the image alone.
+
+    Parameters
+    ----------
+    image : array_like or Image, shape (…, y, x)
+    model : {"zernike-3", "gaussian-2"}
+    stride_px : int
+        Distance between neighbouring patches in pixels.
+    optics : Optics, optional
+        Brings the image to the cut-off that the network knows.
+    run : Run, optional
+    **params
+        Further fields of `napari_deblur.steps.psf_map.EstimatePsfMap`.
+
+    Returns
+    -------
+    PsfMap
+        Or a list of them, one per plane, for a stack.
+    """
+    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.steps.psf_map import EstimatePsfMap
+
+    step = declare(EstimatePsfMap, {"model": model, "stride_px": stride_px, **params})
+    return step.run(as_image(image), engine=get_engine(), run=run, optics=optics)
+
+
+def deblur(
+    image: Any,
+    method: str | Method,
+    psf: PsfSource = None,
+    *,
+    optics: Optics | None = None,
+    run: Run | None = None,
+    **params: Any,
+) -> DeblurResult:
+    """Deblur an image.
+
+    Parameters
+    ----------
+    image : array_like or Image, shape (…, y, x)
+    method : str or Method
+        A method's id (see `methods`) or a configured method.
+    psf : ndarray or PsfMap or Optics or str or None
+        A kernel, a PSF map, optics, the id of a model for a blind estimate, or None for the method's default.
+    optics : Optics, optional
+        Helps a blind estimate.
+    run : Run, optional
+    **params
+        Parameters of the method (``n_iterations=…``) or of the step (``camera_offset=…``).
+
+    Returns
+    -------
+    DeblurResult
+        With ``image`` (an array if an array came in), ``psf``, ``residual``, ``record`` and ``partial``.
+    """
+    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.methods.base import make_method
+    from napari_deblur.steps.deblur import Deblur
+
+    own = {info.name for info in parameters(Deblur)}
+    for_step = {name: value for name, value in params.items() if name in own}
+    for_method = {name: value for name, value in params.items() if name not in own}
+    step = declare(Deblur, {"method": make_method(method, **for_method), **for_step})
+    result = step.run(as_image(image), psf, engine=get_engine(), run=run, optics=optics)
+    return _like(image, result, "image", "residual")
+
+
+def estimate_depth(
+    image_or_psf_map: Any,
+    calibration: DepthCalibration | None = None,
+    *,
+    optics: Optics | None = None,
+    run: Run | None = None,
+    **params: Any,
+) -> DepthResult:
+    """Estimate the depth of a surface from the astigmatism of its image.
+
+    Parameters
+    ----------
+    image_or_psf_map : array_like or Image or PsfMap
+        Of an image ``(y, x)`` the PSF map is estimated first.
+    calibration : DepthCalibration, optional
+        Without it the depth is relative, without unit.
+    optics : Optics, optional
+    run : Run, optional
+    **params
+        Fields of `napari_deblur.steps.depth.EstimateDepth`.
+
+    Returns
+    -------
+    DepthResult
+        With ``depth_um``, ``confidence`` and ``surface()``.
+    """
+    from napari_deblur.steps.depth import EstimateDepth
+
+    run = run or Run()
+    image = None
+    if isinstance(image_or_psf_map, PsfMap):
+        psf_map: PsfMap | list[PsfMap] = image_or_psf_map
+    else:
+        image = as_image(image_or_psf_map)
+        psf_map = estimate_psf_map(image, optics=optics, run=run.part(0, 9, 10))
+    if isinstance(psf_map, list):
+        raise InvalidInputError("image_or_psf_map", "must be one plane (y, x)", f"{len(psf_map)} planes")
+    step = declare(EstimateDepth, params)
+    return step.run(psf_map, calibration=calibration, image=image, run=run.part(9, 10, 10))
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a deblurring method can do.
+
+    Attributes
+    ----------
+    id, title, summary, reference : str
+    family : str
+        Where it stands: linear, iterative, zero-shot or learned.
+    blind : bool
+        Whether it finds the PSF itself.
+    learned : bool
+        Whether a trained network makes the pixels.
+    space_varying : bool
+        Whether it takes a PSF map.
+    ndim : tuple of int
+    default_psf : str or None
+        What is estimated when no PSF is given.
+    """
+
+    id: str
+    title: str
+    summary: str
+    reference: str
+    family: str
+    blind: bool
+    learned: bool
+    space_varying: bool
+    ndim: tuple[int, ...]
+    default_psf: str | None
+
+
+def methods() -> list[MethodInfo]:
+    """List the deblurring methods."""
+    from napari_deblur.methods.base import registry
+
+    return [
+        MethodInfo(
+            id=name,
+            title=cls.title,
+            summary=cls.summary,
+            reference=cls.reference,
+            family=cls.family,
+            blind=cls.blind,
+            learned=cls.learned,
+            space_varying=cls.space_varying,
+            ndim=cls.ndim,
+            default_psf=cls.default_psf,
+        )
+        for name, cls in registry().items()
+    ]
+
+
+def models() -> list[ModelInfo]:
+    """List the trained networks, with their cards."""
+    from napari_deblur.nets.weights import list_models
+
+    return list_models()
+
+
+def _like(given: Any, result: R, *names: str) -> R:
+    """Return images as arrays where an array was given."""
+    if isinstance(given, Image):
+        return result
+    return cast(R, replace(cast(Any, result), **{name: getattr(result, name).data for name in names}))

@@ -1,0 +1,1 @@
+"""Blur operators with exact adjoints."""

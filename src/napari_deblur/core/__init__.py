@@ -1,0 +1,1 @@
+"""Images, parameters, runs, records and errors."""

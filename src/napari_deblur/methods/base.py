@@ -1,0 +1,122 @@
+"""What a deblurring method is, and the list of them."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from napari_deblur.core.errors import InvalidInputError, UnknownNameError
+from napari_deblur.core.params import Declared, declare
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_deblur.blur.base import Blur
+    from napari_deblur.core.run import Run
+
+ENTRY_POINT_GROUP = "napari_deblur.methods"
+
+
+class Method(Declared):
+    """A deblurring method: its fields are its parameters, its class says what it can do.
+
+    A subclass declares ``kind: Literal["its-id"] = "its-id"`` and implements `solve`.
+    """
+
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    reference: ClassVar[str]
+    family: ClassVar[Literal["linear", "iterative", "zero-shot", "learned"]]
+    blind: ClassVar[bool] = False
+    learned: ClassVar[bool] = False
+    space_varying: ClassVar[bool] = True
+    ndim: ClassVar[tuple[int, ...]] = (2,)
+    non_negative: ClassVar[bool] = True
+    default_psf: ClassVar[str | None] = "gaussian-2"
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"kind": method_id(type(self)), **handler(self)}
+
+    def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
+        """Fix on the whole plane what depends on the data, so that all tiles agree.
+
+        Parameters
+        ----------
+        y : Tensor, shape (y, x)
+            The whole plane, or its central part where the plane is large.
+        blur : Blur
+            The blur over ``y``.
+        run : Run
+        """
+        del y, blur, run
+        return self
+
+    def halo_px(self, psf_radius_px: int) -> int:
+        """Return how far around a tile must be read for tiles to agree to 1e-4 of the range."""
+        raise NotImplementedError
+
+    def bytes_per_px(self, n_kernels: int) -> float:
+        """Return the memory taken per pixel, for choosing tiles."""
+        return 4.0 * (24 + 6 * n_kernels)
+
+    def solve(self, y: Tensor, blur: Blur, run: Run) -> Tensor:
+        """Restore one plane.
+
+        Parameters
+        ----------
+        y : Tensor, shape ``blur.image_shape``
+            Image with the camera offset removed, scaled to a maximum near 1; not negative if the method
+            declares `non_negative`.
+        blur : Blur
+        run : Run
+            ``run.step`` is called every iteration.
+
+        Returns
+        -------
+        Tensor, shape ``blur.object_shape``
+        """
+        raise NotImplementedError
+
+
+def method_id(method: type[Method]) -> str:
+    """Return the id that users know a method by."""
+    return str(method.model_fields["kind"].default)
+
+
+@cache
+def registry() -> dict[str, type[Method]]:
+    """Return every method by id: our own, then those of other packages."""
+    from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy
+    from napari_deblur.methods.wiener import Wiener
+
+    found: list[type[Method]] = [Wiener, RichardsonLucy, TVRichardsonLucy]
+    found += [entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP)]
+    return {method_id(method): method for method in found}
+
+
+def make_method(method: str | Method | dict[str, Any], **parameters: Any) -> Method:
+    """Return a method from its id and parameters, a dict with a ``kind``, or a method as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such method.
+    InvalidInputError
+        If a parameter breaks its rule.
+    """
+    if isinstance(method, Method):
+        if parameters:
+            return declare(type(method), {**dict(method), **parameters})
+        return method
+    if isinstance(method, dict):
+        parameters = {key: value for key, value in method.items() if key != "kind"} | parameters
+        method = method.get("kind", "")
+    if not isinstance(method, str):
+        raise InvalidInputError("method", "must be a method's id or a Method", repr(method))
+    if method not in registry():
+        raise UnknownNameError("method", method, list(registry()))
+    return declare(registry()[method], parameters)
