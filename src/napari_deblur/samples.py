@@ -73,15 +73,17 @@ def zernike_3_parameters(
 ) -> FloatArray:
     """Return (…, 3) parameters for a signed defocus.
 
-    The intensity does not change when all even-order terms flip their sign, so a negative defocus is a positive
-    one with the astigmatism turned by a right angle.
+    The intensity does not change when all even-order terms flip their sign, so a negative defocus is a
+    positive one with the astigmatism turned by a right angle.
     """
     axis = np.where(defocus_waves >= 0, axis_rad, axis_rad + np.pi / 2) % np.pi
     power = np.full_like(defocus_waves, astigmatism_waves)
     return np.stack([np.abs(defocus_waves), power, axis], axis=-1).astype(np.float32)
 
 
-def tilted_cells(size_px: int = 512, *, tilt_deg: float = 12.0, photons: float = 2000.0, seed: int = 1) -> Sample:
+def tilted_cells(
+    size_px: int = 512, *, tilt_deg: float = 12.0, photons: float = 2000.0, seed: int = 1
+) -> Sample:
     """Render cells with filaments on a tilted plane, under haze, through an astigmatic objective.
 
     Parameters
@@ -99,18 +101,23 @@ def tilted_cells(size_px: int = 512, *, tilt_deg: float = 12.0, photons: float =
     rng = np.random.default_rng(seed)
     padded = _padded(size_px)
     cells = SCENES["cells"][0](rng, padded)
-    filaments = np.maximum.reduce([SCENES["filaments"][0](rng, padded) for _ in range(5)])
+    filaments = np.maximum.reduce([SCENES["filaments"][0](rng, padded) for _ in range(3)])
     points = sum(SCENES["points"][0](rng, padded) for _ in range(3))
     scene = 0.35 * cells + 0.8 * filaments + 0.4 * points
     return _tilted("tilted cells", scene, tilt_deg=tilt_deg, photons=photons, haze=0.25, rng=rng)
 
 
 def tilted_grid(
-    size_px: int = 512, *, tilt_deg: float = 6.0, photons: float = 5000.0, period_px: float = 14.0, seed: int = 2
+    size_px: int = 512,
+    *,
+    tilt_deg: float = 6.0,
+    photons: float = 5000.0,
+    period_px: float = 14.0,
+    seed: int = 2,
 ) -> Sample:
     """Render a printed grid on a tilted plane: the target that calibrates depth.
 
-    Lines are unevenly inked, as a laser printer leaves them, so that the texture is not strictly periodic.
+    Lines are unevenly inked, as a laser printer leaves them: the texture is not strictly periodic.
 
     Parameters
     ----------
@@ -191,7 +198,7 @@ def blur_at_depths(
     """
     import torch
 
-    from napari_deblur.blur.convolution import filter_with, fft_shape, otf
+    from napari_deblur.blur.convolution import fft_shape, filter_with, otf
 
     low, high = float(defocus_waves.min()), float(defocus_waves.max())
     levels = np.linspace(low, high, _LEVELS if high > low else 1)
@@ -200,7 +207,9 @@ def blur_at_depths(
     size = 2 * _MARGIN_PX + 1
     shape = fft_shape((scene.shape[0], scene.shape[1]))
     total = torch.zeros(shape)
-    for level, kernel in enumerate(family("zernike-3").kernels(parameters, size, OPTICS.cutoff_cycles_per_px)):
+    for level, kernel in enumerate(
+        family("zernike-3").kernels(parameters, size, OPTICS.cutoff_cycles_per_px)
+    ):
         share = np.clip(1 - np.abs(position - level), 0, None).astype(np.float32)
         if share.any():
             total += filter_with(torch.from_numpy(share * scene), otf(kernel, shape), shape)

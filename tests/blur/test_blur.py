@@ -6,7 +6,12 @@ from hypothesis import strategies as st
 from scipy.signal import convolve2d
 
 from napari_deblur.blur.convolution import Convolution
-from napari_deblur.blur.space_varying import EigenPsfs, MaskThenConvolve, compress, linear_interpolation_matrix
+from napari_deblur.blur.space_varying import (
+    EigenPsfs,
+    MaskThenConvolve,
+    compress,
+    linear_interpolation_matrix,
+)
 from napari_deblur.optics.psf import family, make_psf
 
 

@@ -13,7 +13,9 @@ class Inner(Declared):
 class Model(Declared):
     kind: Literal["model"] = "model"
     count: int = Param(3, ge=1, le=9, title="Count", help="How many.")
-    width: float | None = Param(None, gt=0, step=0.5, unit="px", title="Width", help="How wide.", advanced=True)
+    width: float | None = Param(
+        None, gt=0, step=0.5, unit="px", title="Width", help="How wide.", advanced=True
+    )
     mode: Literal["a", "b"] = Param("a", title="Mode", help="Which.", shown_if={"count": ("3",)})
     flag: bool = Param(False, title="Flag", help="Whether.")
     inner: Inner = Inner()
@@ -22,7 +24,13 @@ class Model(Declared):
 def test_parameters_are_read_from_the_declaration():
     count, width, mode, flag = parameters(Model)
     assert (count.kind, count.low, count.high, count.default) == ("int", 1, 9, 3)
-    assert (width.kind, width.optional, width.low, width.low_is_open, width.unit) == ("float", True, 0, True, "px")
+    assert (width.kind, width.optional, width.low, width.low_is_open, width.unit) == (
+        "float",
+        True,
+        0,
+        True,
+        "px",
+    )
     assert width.advanced
     assert mode.choices == ("a", "b")
     assert mode.shown_if == {"count": ("3",)}

@@ -59,7 +59,9 @@ def test_out_of_memory_halves_the_tile_and_goes_on(engine):
 
     run = Run()
     result = engine.over_tiles(PLANE, greedy, run, halo_px=5, bytes_per_px=1.0)
-    np.testing.assert_allclose(result, engine.over_tiles(PLANE, box, Run(), halo_px=5, bytes_per_px=1.0), atol=1e-6)
+    np.testing.assert_allclose(
+        result, engine.over_tiles(PLANE, box, Run(), halo_px=5, bytes_per_px=1.0), atol=1e-6
+    )
     assert any("Memory ran out" in note for note in run.notes)
 
 

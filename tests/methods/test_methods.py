@@ -24,7 +24,9 @@ from napari_deblur.steps.deblur import Deblur
 
 METHODS = sorted(registry())
 SIZE, RADIUS = 160, 32
-SHARP = data.camera()[60 : 60 + SIZE + 2 * RADIUS, 160 : 160 + SIZE + 2 * RADIUS].astype(np.float32) / 255 + 0.02
+SHARP = (
+    data.camera()[60 : 60 + SIZE + 2 * RADIUS, 160 : 160 + SIZE + 2 * RADIUS].astype(np.float32) / 255 + 0.02
+)
 TRUTH = SHARP[RADIUS:-RADIUS, RADIUS:-RADIUS]
 KERNEL = make_psf("zernike-3", [0.25, 0.1, 0.6])
 
@@ -92,7 +94,9 @@ def test_scale_and_offset_are_kept(method, engine, blurred):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_result(method, engine, blurred):
-    first, second = (Deblur(method=method, seed=3).run(Image(blurred), KERNEL, engine=engine) for _ in range(2))
+    first, second = (
+        Deblur(method=method, seed=3).run(Image(blurred), KERNEL, engine=engine) for _ in range(2)
+    )
     np.testing.assert_array_equal(first.image.data, second.image.data)
     assert first.record.seed == 3
 
@@ -209,7 +213,9 @@ def test_wiener_follows_the_noise(engine, blurred):
     ratios = []
     for sigma in (0.001, 0.02, 0.1):
         noisy = Image((blurred + sigma * rng.standard_normal(blurred.shape)).astype(np.float32))
-        ratios.append(Deblur(method="wiener").run(noisy, KERNEL, engine=engine).record.facts["noise_to_signal"])
+        ratios.append(
+            Deblur(method="wiener").run(noisy, KERNEL, engine=engine).record.facts["noise_to_signal"]
+        )
     assert ratios == sorted(ratios)
     assert ratios[0] < ratios[-1] / 5
 

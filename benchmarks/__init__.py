@@ -1,0 +1,1 @@
+"""Declared benchmark cases; run one with ``python -m benchmarks.NAME``."""

@@ -1,0 +1,1 @@
+"""Files in and out: images with their pixel size in µm, records, depth maps and meshes."""

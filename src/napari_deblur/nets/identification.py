@@ -1,0 +1,228 @@
+"""The network that reads a PSF's parameters off a patch of an image.
+
+Two branches look at the same normalised patch. The spatial branch is a narrow residual network (He et al.
+2016, doi:10.1109/CVPR.2016.90). The spectral branch sees the logarithm of the windowed patch's power spectrum:
+the transfer functions of our families are real, so what a blur does to an image lies there, zeros included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from napari_deblur.core.errors import InvalidInputError, WeightsError
+from napari_deblur.nets.targets import decode, targets
+
+PATCH_PX = 128
+ARCHITECTURE = "identification"
+_SPECTRUM_FLOOR = 1e-2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the network says of a batch of patches.
+
+    Attributes
+    ----------
+    parameters : Tensor, shape (batch, N)
+        In the family's order and units, within its ranges.
+    predicted_error : Tensor, shape (batch, N)
+        Expected standard error of each, in the same units.
+    valid_probability : Tensor, shape (batch,)
+        Probability that the patch holds enough to tell.
+    """
+
+    parameters: Tensor
+    predicted_error: Tensor
+    valid_probability: Tensor
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class _Block(nn.Module):
+    """Residual block of two 3 × 3 convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = _conv(inputs, outputs, 3, stride)
+        self.second = _conv(outputs, outputs)
+        same = stride == 1 and inputs == outputs
+        self.shortcut: nn.Module = nn.Identity() if same else _conv(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = functional.relu(self.first(x))
+        return functional.relu(self.second(inner) + self.shortcut(x))
+
+
+def _stages(inputs: int, widths: list[int], blocks: list[int], first_stride: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for level, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        for index in range(count):
+            stride = (first_stride if level == 0 else 2) if index == 0 else 1
+            layers.append(_Block(inputs, width, stride))
+            inputs = width
+    return nn.Sequential(*layers)
+
+
+class SpatialBranch(nn.Module):
+    """Fully convolutional trunk, stride 16, pooled to its mean and maximum."""
+
+    def __init__(self, widths: list[int], blocks: list[int]) -> None:
+        super().__init__()
+        self.stem = _conv(1, widths[0], 5, 2)
+        self.stages = _stages(widths[0], widths, blocks, 1)
+        self.features = 2 * widths[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 1, y, x) to (batch, features)."""
+        maps = self.stages(functional.relu(self.stem(x)))
+        return torch.cat([maps.mean(dim=(-2, -1)), maps.amax(dim=(-2, -1))], dim=1)
+
+
+class SpectralBranch(nn.Module):
+    """Convolutions over the half plane of the log power spectrum, with the frequencies as extra channels."""
+
+    window: Tensor
+    frequencies: Tensor
+
+    def __init__(self, width: int, features: int, patch_px: int) -> None:
+        super().__init__()
+        hann = torch.hann_window(patch_px, periodic=True)
+        self.register_buffer("window", hann[:, None] * hann[None, :], persistent=False)
+        fy = torch.linspace(-1, 1 - 2 / patch_px, patch_px)[:, None].expand(patch_px, patch_px // 2)
+        fx = torch.linspace(0, 1 - 2 / patch_px, patch_px // 2)[None, :].expand(patch_px, patch_px // 2)
+        self.register_buffer("frequencies", torch.stack([fy, fx, torch.hypot(fy, fx)]), persistent=False)
+        self.stem = _conv(4, width)
+        self.stages = _stages(width, [2 * width, 4 * width, 6 * width, 8 * width], [1, 1, 1, 1], 2)
+        self.squeeze = _conv(8 * width, 4 * width, 1)
+        cells = (patch_px // 16) * (patch_px // 32)
+        self.project = nn.Linear(4 * width * cells, features)
+        self.features = features
+
+    def spectrum(self, x: Tensor) -> Tensor:
+        """Map (batch, 1, y, x) to (batch, 4, y, x / 2): log power, f_y, f_x, |f|."""
+        with torch.autocast(x.device.type, enabled=False):
+            transform = torch.fft.rfft2(x.float() * self.window)
+            power = transform.real.square() + transform.imag.square()
+            power = torch.fft.fftshift(power, dim=-2)[..., :-1]
+            log_power = (torch.log(power + _SPECTRUM_FLOOR) - 2) / 4
+        return torch.cat([log_power, self.frequencies.expand(len(x), -1, -1, -1)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 1, y, x) to (batch, features)."""
+        maps = self.spectrum(x).contiguous(memory_format=torch.channels_last)
+        maps = self.stages(functional.relu(self.stem(maps)))
+        maps = functional.relu(self.squeeze(maps))
+        return functional.relu(self.project(maps.flatten(1)))
+
+
+class IdentificationNet(nn.Module):
+    """Regress a family's parameters, their errors and the patch's validity.
+
+    Parameters
+    ----------
+    config : dict
+        ``model`` (family id), ``widths``, ``blocks``, ``spectral_width``, ``spectral_features``, ``hidden``,
+        ``patch_px``; see `default_config`.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = dict(config)
+        self.model = str(config["model"])
+        self.patch_px = int(config["patch_px"])
+        self.spatial = SpatialBranch(list(config["widths"]), list(config["blocks"]))
+        self.spectral = SpectralBranch(
+            int(config["spectral_width"]), int(config["spectral_features"]), self.patch_px
+        )
+        features, hidden = self.spatial.features + self.spectral.features, int(config["hidden"])
+        wanted = targets(self.model)
+        self.n_targets = len(wanted.names)
+        self.hidden = nn.Linear(features, hidden)
+        self.mean = nn.Linear(hidden, self.n_targets)
+        self.validity = nn.Linear(hidden, 1)
+        self.spread = nn.Sequential(
+            nn.Linear(features, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, self.n_targets)
+        )
+        self.register_buffer("center", torch.tensor(wanted.center), persistent=False)
+        self.register_buffer("scale", torch.tensor(wanted.scale), persistent=False)
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scaled means (batch, K), log-variances (batch, K) and validity logits (batch,).
+
+        Parameters
+        ----------
+        patches : Tensor, shape (batch, 1, patch, patch) or (batch, patch, patch)
+            In any unit and with any offset: each patch is brought to mean 0 and variance 1 here.
+        """
+        if tuple(patches.shape[-2:]) != (self.patch_px, self.patch_px):
+            rule = f"must be {self.patch_px} × {self.patch_px} pixels"
+            raise InvalidInputError("patches", rule, f"shape {tuple(patches.shape)}")
+        x = normalise(patches)
+        features = torch.cat([self.spatial(x), self.spectral(x)], dim=1)
+        hidden = functional.relu(self.hidden(features))
+        # The error's head learns from features that it does not shape, so it cannot cost accuracy.
+        log_variance = self.spread(features.detach()).float().clamp(-9, 3)
+        return self.mean(hidden).float(), log_variance, self.validity(hidden).float().squeeze(1)
+
+    def estimate(self, patches: Tensor) -> Estimate:
+        """Return parameters, errors and validity of patches (batch, [1,] patch, patch)."""
+        mean, log_variance, logit = self(patches)
+        values = mean * self.scale + self.center
+        errors = torch.exp(log_variance / 2) * self.scale
+        parameters, spread = decode(self.model, values, errors)
+        return Estimate(parameters, spread, torch.sigmoid(logit))
+
+
+def normalise(patches: Tensor) -> Tensor:
+    """Bring each patch to mean 0 and variance 1, shape (batch, 1, y, x); a constant patch becomes 0."""
+    x = patches.float()
+    x = x[:, None] if x.ndim == 3 else x
+    mean = x.mean(dim=(-2, -1), keepdim=True)
+    x = x - mean
+    deviation = x.square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    # Below this the deviation is rounding, not texture.
+    return x / (deviation + 1e-6 * mean.abs() + 1e-30)
+
+
+def default_config(model: str) -> dict[str, Any]:
+    """Return the compact architecture, about 2 million weights."""
+    return {
+        "architecture": ARCHITECTURE,
+        "model": model,
+        "widths": [32, 64, 128, 192],
+        "blocks": [1, 2, 2, 1],
+        "spectral_width": 16,
+        "spectral_features": 128,
+        "hidden": 256,
+        "patch_px": PATCH_PX,
+    }
+
+
+def build(config: dict[str, Any]) -> IdentificationNet:
+    """Build the network that a card describes.
+
+    Raises
+    ------
+    WeightsError
+        If the description is not of this architecture.
+    """
+    if config.get("architecture") != ARCHITECTURE:
+        raise WeightsError(
+            f"the card describes the architecture {config.get('architecture')!r}, not {ARCHITECTURE!r}"
+        )
+    try:
+        return IdentificationNet(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"the card's config does not describe a network: {error!r}") from None

@@ -1,0 +1,60 @@
+"""The microscope's optical settings, declared once."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from napari_deblur.core.params import Declared, Param
+
+
+class Optics(Declared):
+    """Objective, light and camera: what fixes the finest detail that an image can hold.
+
+    The cut-off is the radius of the objective's pupil in cycles per pixel of the image; an incoherent image
+    holds nothing above twice that frequency.
+    """
+
+    na: float = Param(
+        title="NA", help="Numerical aperture of the objective, as engraved on it.", gt=0, le=1.7, step=0.01
+    )
+    wavelength_um: float = Param(
+        title="Wavelength", help="Emission wavelength in vacuum.", ge=0.1, le=5, step=0.005, unit="µm"
+    )
+    pixel_size_um: float = Param(
+        title="Pixel size", help="Size of a pixel in the sample plane.", gt=0, le=1000, step=0.001, unit="µm"
+    )
+    refractive_index: float = Param(
+        1.515,
+        title="Refractive index",
+        help="Index of the immersion medium: air 1.0, water 1.33, oil 1.515.",
+        ge=1,
+        le=2,
+        step=0.005,
+    )
+
+    @model_validator(mode="after")
+    def _na_at_most_index(self) -> Optics:
+        if self.na > self.refractive_index:
+            rule = f"must not exceed the refractive index {self.refractive_index:g}"
+            detail = InitErrorDetails(
+                type=PydanticCustomError("na_above_index", rule), loc=("na",), input=self.na
+            )
+            raise ValidationError.from_exception_data("Optics", [detail])
+        return self
+
+    @property
+    def cutoff_cycles_per_px(self) -> float:
+        """Radius of the pupil in cycles per pixel: NA · pixel size / wavelength."""
+        return self.na * self.pixel_size_um / self.wavelength_um
+
+    @property
+    def defocus_waves_per_um(self) -> float:
+        """Noll-normalised defocus in waves per µm of axial distance, to second order in the aperture.
+
+        The exact path difference (z n / λ)(1 - cos α) has the leading term z NA² ρ² / (2 n λ); Noll's defocus
+        is √3 (2ρ² - 1), hence NA² / (4 √3 n λ).
+        """
+        return self.na**2 / (4 * math.sqrt(3) * self.refractive_index * self.wavelength_um)

@@ -1,0 +1,1 @@
+"""What a user can run: background, PSF map, deblurring, depth."""

@@ -1,0 +1,316 @@
+"""From PSF parameters to a signed distance from focus: the quantity, and its calibration in µm."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.steps.curve_fit import crossing, fitted_azimuth, rising_curve, robust_lines
+from napari_deblur.steps.defocus import DefocusSignal, Grid, Rule, defocus_signal, defocus_waves_per_um
+from napari_deblur.steps.surface_fit import robust_spread
+
+if TYPE_CHECKING:
+    from napari_deblur.optics.psf_map import PsfMap
+    from napari_deblur.optics.settings import Optics
+
+Shape = Literal["linear", "monotone"]
+
+_FORMAT = 1
+_FEWEST_POSITIONS = 6
+_MONOTONE_KNOTS = 9
+_LARGEST_CUTOFF_CHANGE = 0.05
+
+
+class DepthCalibration(BaseModel):
+    """How a PSF map's defocus translates to µm, for one microscope and one cylinder lens.
+
+    Attributes
+    ----------
+    model : str
+        PSF family of the maps it holds for.
+    rule : {'astigmatism', 'paper'}
+    axis_rad : float
+        Axis of astigmatism for what lies beyond focus; 0 or π/2 (a sign) for gaussian-2 and the paper's rule.
+    curve : tuple of (float, float)
+        Points (quantity, depth in µm), both strictly increasing; linear between and beyond them.
+    residual_um : float or None
+        Spread of the calibration's own data around it.
+    cutoff_cycles_per_px : float or None
+        Cut-off assumed in the maps; a map with another has other waves.
+    source : dict
+        Where it comes from (JSON types).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    rule: Rule = "astigmatism"
+    axis_rad: float
+    curve: tuple[tuple[float, float], ...] = Field(min_length=2)
+    residual_um: float | None = None
+    cutoff_cycles_per_px: float | None = None
+    source: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("curve")
+    @classmethod
+    def _increasing(cls, curve: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        if (np.diff(np.array(curve), axis=0) <= 0).any():
+            raise ValueError("must increase from point to point in both values")
+        return curve
+
+    @property
+    def scale_um(self) -> float:
+        """µm per unit of the quantity, averaged over the curve."""
+        (low, z_low), (high, z_high) = self.curve[0], self.curve[-1]
+        return (z_high - z_low) / (high - low)
+
+    @property
+    def depth_range_um(self) -> tuple[float, float]:
+        """Depths between which the calibration was seen to hold."""
+        return self.curve[0][1], self.curve[-1][1]
+
+    def depth_um(self, quantity: ArrayLike) -> Grid:
+        """Translate the signed quantity (see `DefocusSignal.along`) to µm."""
+        at, to = np.array(self.curve).T
+        values = np.asarray(quantity, dtype=np.float64)
+        depth = np.interp(values, at, to)
+        low, high = (to[1] - to[0]) / (at[1] - at[0]), (to[-1] - to[-2]) / (at[-1] - at[-2])
+        depth += np.minimum(values - at[0], 0) * low + np.maximum(values - at[-1], 0) * high
+        return np.asarray(depth)
+
+    def check_fits(self, psf_map: PsfMap, rule: Rule) -> None:
+        """Refuse a map of another family, rule or cut-off.
+
+        Raises
+        ------
+        InvalidInputError
+        """
+        if psf_map.model != self.model:
+            rule_text = f"must be for maps of the family {psf_map.model}"
+            raise InvalidInputError("calibration", rule_text, f"one for {self.model}")
+        if rule != self.rule:
+            raise InvalidInputError("rule", f"must be {self.rule!r}, as the calibration's", repr(rule))
+        cutoff = self.cutoff_cycles_per_px
+        if cutoff and abs(psf_map.cutoff_cycles_per_px / cutoff - 1) > _LARGEST_CUTOFF_CHANGE:
+            rule_text = f"must be for maps with the cut-off {psf_map.cutoff_cycles_per_px:g} cycles per pixel"
+            raise InvalidInputError("calibration", rule_text, f"one for {cutoff:g}")
+
+    @classmethod
+    def from_tilted_plane(
+        cls,
+        psf_map: PsfMap,
+        *,
+        tilt_deg: float,
+        azimuth_deg: float,
+        fit_azimuth: bool = False,
+        pixel_size_um: tuple[float, float] | float | None = None,
+        zero_at_px: tuple[float, float] | None = None,
+        rule: Rule = "astigmatism",
+        shape: Shape = "linear",
+    ) -> DepthCalibration:
+        """Calibrate with a flat, textured sample that is tilted by a known angle.
+
+        Parameters
+        ----------
+        psf_map : PsfMap
+        tilt_deg : float
+            Angle between the sample and the focal plane.
+        azimuth_deg : float
+            Direction in the image in which the sample goes away from the objective: 0 along the columns' axis
+            (x, to the right), 90 along the rows' (y, downwards).
+        fit_azimuth : bool
+            Whether to find the direction from the map; ``azimuth_deg`` then only says which of the two
+            opposite ones, which no image can tell.
+        pixel_size_um : tuple of float or float, optional
+            Along y and x; the map's own when not given.
+        zero_at_px : tuple of float, optional
+            Point (y, x) of the sample that counts as depth 0; when not given, where the sample is in focus.
+        rule : {'astigmatism', 'paper'}
+        shape : {'linear', 'monotone'}
+            Straight line, or a rising curve.
+
+        Raises
+        ------
+        InvalidInputError
+            For a missing pixel size, an angle without meaning, or a map in which defocus does not change.
+        """
+        if not 0 < abs(tilt_deg) < 80:
+            raise InvalidInputError("tilt_deg", "must lie between 0 and 80", tilt_deg)
+        pixel_y, pixel_x = _pixel_size(pixel_size_um, psf_map)
+        signal = defocus_signal(psf_map, rule)
+        origin = zero_at_px or ((psf_map.image_shape[0] - 1) / 2, (psf_map.image_shape[1] - 1) / 2)
+        y = (psf_map.centers_px[..., 0].astype(np.float64) - origin[0]) * pixel_y
+        x = (psf_map.centers_px[..., 1].astype(np.float64) - origin[1]) * pixel_x
+        azimuth = math.radians(azimuth_deg)
+        if fit_azimuth:
+            azimuth = fitted_azimuth(signal, y, x, azimuth)
+        height = math.tan(math.radians(tilt_deg)) * (x * math.cos(azimuth) + y * math.sin(azimuth))
+        source = {
+            "kind": "tilted plane",
+            "tilt_deg": tilt_deg,
+            "azimuth_deg": math.degrees(azimuth),
+            "pixel_size_um": [pixel_y, pixel_x],
+        }
+        return cls._fitted(psf_map, rule, [signal], [height], shape, source, focus_is_zero=zero_at_px is None)
+
+    @classmethod
+    def from_stack(
+        cls,
+        psf_maps: Sequence[PsfMap],
+        z_um: Sequence[float],
+        *,
+        rule: Rule = "astigmatism",
+        shape: Shape = "monotone",
+    ) -> DepthCalibration:
+        """Calibrate with images of a flat sample (beads, or any texture) at known distances from focus.
+
+        Parameters
+        ----------
+        psf_maps : sequence of PsfMap
+            One per image, all of one family and cut-off.
+        z_um : sequence of float
+            Depth of the sample in each: positive where it lies beyond the focal plane.
+        rule : {'astigmatism', 'paper'}
+        shape : {'linear', 'monotone'}
+
+        Raises
+        ------
+        InvalidInputError
+            For fewer than two depths, maps of different families, or no change of defocus with depth.
+        """
+        depths = [float(z) for z in z_um]
+        if len(depths) != len(psf_maps):
+            raise InvalidInputError("z_um", f"must have one depth per map ({len(psf_maps)})", len(depths))
+        if len(set(depths)) < 2 or not np.isfinite(depths).all():
+            raise InvalidInputError("z_um", "must hold at least two different depths", depths)
+        kinds = sorted({f"{m.model} at cut-off {_cutoff(m)}" for m in psf_maps})
+        if len(kinds) > 1:
+            raise InvalidInputError("psf_maps", "must be of one family and cut-off", ", ".join(kinds))
+        signals = [defocus_signal(psf_map, rule) for psf_map in psf_maps]
+        heights = [np.full(signal.u.shape, z) for signal, z in zip(signals, depths, strict=True)]
+        source = {"kind": "stack", "z_um": depths}
+        return cls._fitted(psf_maps[0], rule, signals, heights, shape, source, focus_is_zero=False)
+
+    @classmethod
+    def from_optics(cls, optics: Optics, *, axis_deg: float) -> DepthCalibration:
+        """Calibrate zernike-3 maps by theory alone: no spherical aberration, no mismatch of indices.
+
+        Parameters
+        ----------
+        optics : Optics
+        axis_deg : float
+            Axis of astigmatism for what lies beyond focus.
+        """
+        waves = defocus_waves_per_um(optics)
+        return cls(
+            model="zernike-3",
+            axis_rad=math.radians(axis_deg) % math.pi,
+            curve=((-waves, -1.0), (waves, 1.0)),
+            cutoff_cycles_per_px=optics.cutoff_cycles_per_px,
+            source={"kind": "optics", **optics.model_dump(mode="json")},
+        )
+
+    @classmethod
+    def _fitted(
+        cls,
+        psf_map: PsfMap,
+        rule: Rule,
+        signals: list[DefocusSignal],
+        heights: list[Grid],
+        shape: Shape,
+        source: dict[str, Any],
+        *,
+        focus_is_zero: bool,
+    ) -> DepthCalibration:
+        z = np.concatenate([height.ravel() for height in heights])
+        u, v = (np.concatenate([getattr(signal, name).ravel() for signal in signals]) for name in ("u", "v"))
+        trust = np.concatenate([(signal.weights * signal.precision).ravel() for signal in signals])
+        if np.count_nonzero(trust > 0) < _FEWEST_POSITIONS or float(np.ptp(z[trust > 0])) == 0:
+            rule_text = f"must have at least {_FEWEST_POSITIONS} valid positions at different depths"
+            raise InvalidInputError("psf_map", rule_text, f"{np.count_nonzero(trust > 0)} valid positions")
+        slopes, residuals = robust_lines(z, np.stack([u, v]), trust)
+        slope = float(np.hypot(*slopes))
+        axis = 0.5 * math.atan2(slopes[1], slopes[0]) % math.pi
+        quantity = u * math.cos(2 * axis) + v * math.sin(2 * axis)
+        spread = robust_spread(residuals @ slopes / max(slope, 1e-300), trust)
+        if slope * float(np.ptp(z[trust > 0])) < 2 * spread or slope == 0:
+            raise InvalidInputError(
+                "psf_map",
+                "must show defocus that changes with depth (is the cylinder lens in, the sample textured?)",
+                f"a change of {slope * float(np.ptp(z)):.3g} against a scatter of {spread:.3g}",
+            )
+        knots = 2 if shape == "linear" else min(_MONOTONE_KNOTS, len(np.unique(z[trust > 0])))
+        at, to, residual = rising_curve(z, quantity, trust, knots, slope)
+        if focus_is_zero:
+            to = to - crossing(at, to)
+        curve = tuple((float(a), float(b)) for a, b in zip(at, to, strict=True))
+        source = {**source, "positions": int(np.count_nonzero(trust > 0)), "scale_um_per_unit": 1 / slope}
+        return cls(
+            model=psf_map.model,
+            rule=rule,
+            axis_rad=axis,
+            curve=curve,
+            residual_um=residual,
+            cutoff_cycles_per_px=_cutoff(psf_map),
+            source=source,
+        )
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the calibration as JSON.
+
+        Raises
+        ------
+        OutputError
+            If the file exists and ``overwrite`` is false, or cannot be written.
+        """
+        from napari_deblur.core.atomic import atomic_path
+
+        text = json.dumps({"format": _FORMAT, **self.model_dump(mode="json")}, indent=2, ensure_ascii=False)
+        with atomic_path(path, overwrite, "path") as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return Path(path).expanduser()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> DepthCalibration:
+        """Read a calibration that `save` wrote.
+
+        Raises
+        ------
+        InvalidInputError
+            If the file is missing or holds something else.
+        """
+        source = Path(path).expanduser()
+        if not source.is_file():
+            raise InvalidInputError("calibration", "must be an existing file", str(source))
+        try:
+            values = json.loads(source.read_text(encoding="utf-8"))
+            if values.pop("format") != _FORMAT:
+                raise ValueError("unknown format")
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+            rule_text = "must be a depth calibration saved by napari-deblur"
+            raise InvalidInputError("calibration", rule_text, str(source)) from error
+
+
+def _cutoff(psf_map: PsfMap) -> float | None:
+    """Return the cut-off where the family depends on it."""
+    return psf_map.cutoff_cycles_per_px if psf_map.model == "zernike-3" else None
+
+
+def _pixel_size(given: tuple[float, float] | float | None, psf_map: PsfMap) -> tuple[float, float]:
+    size = psf_map.pixel_size_um if given is None else given
+    if size is None:
+        raise InvalidInputError("pixel_size_um", "is needed: the map does not know it", "nothing")
+    pair = (float(size), float(size)) if isinstance(size, (int, float)) else (float(size[0]), float(size[1]))
+    if not all(math.isfinite(value) and value > 0 for value in pair):
+        raise InvalidInputError("pixel_size_um", "must be positive", pair)
+    return pair

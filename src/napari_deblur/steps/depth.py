@@ -1,0 +1,321 @@
+"""Depth from a PSF map: on which side of focus, how far, and how sure."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.core.image import FloatArray, Image, as_float32
+from napari_deblur.core.params import Param
+from napari_deblur.core.record import Record
+from napari_deblur.core.run import Run
+from napari_deblur.steps.base import Step
+from napari_deblur.steps.calibration import DepthCalibration
+from napari_deblur.steps.defocus import DefocusSignal, defocus_signal
+from napari_deblur.steps.surface import MOST_VERTICES, Surface, make_surface
+from napari_deblur.steps.surface_fit import nearest_over_image, over_image, robust_spread, smooth_surface
+
+if TYPE_CHECKING:
+    from napari_deblur.optics.psf_map import PsfMap
+
+__all__ = ["DepthResult", "EstimateDepth", "Surface"]
+
+_OUTLIER_FLOOR = 0.01
+_SMOOTHING_SPACINGS = 1.5
+_SMOOTHING_PATCHES = 0.75
+
+
+@dataclass(frozen=True, eq=False)
+class DepthResult:
+    """Depth at the image's resolution.
+
+    Attributes
+    ----------
+    depth_um : ndarray, float32, shape (y, x)
+        In µm, positive away from the objective, if `calibrated`; otherwise relative, without a unit. NaN
+        where the image has no texture to tell from.
+    confidence : ndarray, float32, shape (y, x)
+        0 (do not trust) to 1; 0 where the depth is not from the place itself.
+    calibrated : bool
+    record : Record
+    pixel_size_um : tuple of float or None
+        Along y and x.
+    intensity : ndarray or None
+        The image's first plane, for the surface.
+    """
+
+    depth_um: FloatArray
+    confidence: FloatArray
+    calibrated: bool
+    record: Record
+    pixel_size_um: tuple[float, float] | None = None
+    intensity: FloatArray | None = field(default=None, repr=False)
+
+    @property
+    def unit(self) -> str:
+        """Return 'µm' or 'relative'."""
+        return "µm" if self.calibrated else "relative"
+
+    def surface(
+        self,
+        image: Image | ArrayLike | None = None,
+        *,
+        max_vertices: int = MOST_VERTICES,
+        pixel_size_um: tuple[float, float] | None = None,
+        relative_height_um: float | None = None,
+    ) -> Surface:
+        """Return the depth as a triangle mesh at true scale, coloured by intensity.
+
+        Parameters
+        ----------
+        image : Image or array_like, shape (…, y, x), optional
+            Gives the intensities; the image that the depth came from when not given.
+        max_vertices : int
+            Pixels are skipped evenly until the mesh is this small.
+        pixel_size_um : tuple of float, optional
+            Along y and x; the image's own when not given.
+        relative_height_um : float, optional
+            For a depth without calibration: how tall the whole range shall be drawn. The result says that it
+            is not calibrated.
+
+        Raises
+        ------
+        InvalidInputError
+            If the pixel size is unknown, or the depth is relative and no height was given.
+        """
+        height = self._height(relative_height_um)
+        pixel = pixel_size_um or self.pixel_size_um
+        if pixel is None:
+            raise InvalidInputError("pixel_size_um", "is needed for a surface at scale", "nothing")
+        plane = self.intensity if image is None else _first_plane(image)
+        if plane is not None and plane.shape != self.depth_um.shape:
+            rule = f"must have the depth's shape {self.depth_um.shape}"
+            raise InvalidInputError("image", rule, f"shape {plane.shape}")
+        return make_surface(
+            self.depth_um * np.float32(height),
+            plane,
+            pixel_size_um=pixel,
+            max_vertices=max_vertices,
+            calibrated=self.calibrated,
+        )
+
+    def _height(self, relative_height_um: float | None) -> float:
+        """Return the factor from the depth to µm."""
+        if self.calibrated:
+            return 1.0
+        if relative_height_um is None or not relative_height_um > 0:
+            rule = "must be given (positive) to draw a depth without calibration: its scale is unknown"
+            raise InvalidInputError("relative_height_um", rule, relative_height_um)
+        return relative_height_um / max(float(np.nanmax(self.depth_um) - np.nanmin(self.depth_um)), 1e-12)
+
+
+class EstimateDepth(Step):
+    """Read depth from a PSF map taken with a cylinder lens, and smooth it where it can be trusted."""
+
+    kind: Literal["estimate-depth"] = "estimate-depth"
+    title: ClassVar[str] = "Depth"
+
+    rule: Literal["astigmatism", "paper"] = Param(
+        "astigmatism",
+        title="Rule",
+        help="From defocus and the astigmatism's axis against the lens's, or as published (lens at 45°).",
+    )
+    axis_deg: float | None = Param(
+        None,
+        ge=0,
+        le=180,
+        step=1.0,
+        title="Lens axis",
+        help="Axis of astigmatism beyond focus; from the calibration, or else from the map, when not given.",
+        unit="°",
+        advanced=True,
+        shown_if={"rule": ("astigmatism",)},
+    )
+    smoothing_px: float | None = Param(
+        None,
+        ge=0,
+        le=10000,
+        step=8.0,
+        title="Smoothing",
+        help="Reach of the local planes that smooth; three quarters of a patch when not given, 0: none.",
+        unit="px",
+    )
+    min_confidence: float = Param(
+        0.05,
+        ge=0,
+        le=1,
+        step=0.05,
+        title="Least confidence",
+        help="Places that are less sure are left out.",
+        advanced=True,
+    )
+    fill: bool = Param(
+        False,
+        title="Fill gaps",
+        help="Continue the surface over places left out; their confidence stays 0.",
+    )
+
+    def run(
+        self,
+        psf_map: PsfMap,
+        *,
+        calibration: DepthCalibration | None = None,
+        image: Image | ArrayLike | None = None,
+        run: Run | None = None,
+    ) -> DepthResult:
+        """Turn a PSF map into depth.
+
+        Parameters
+        ----------
+        psf_map : PsfMap
+            Of the family zernike-3, or gaussian-2 with the cylinder along x or y.
+        calibration : DepthCalibration, optional
+            Gives µm; without it the depth is relative, and its sign is open unless ``axis_deg`` is given.
+        image : Image or array_like, shape (…, y, x), optional
+            Intensities for the surface, and the pixel size if the map has none.
+        run : Run, optional
+            Progress and cancel.
+
+        Raises
+        ------
+        InvalidInputError
+            If the map holds no side of focus, has no valid position, or does not fit the calibration.
+        """
+        run = run or Run()
+        started = time.perf_counter()
+        run.step(0, 3, "reading defocus")
+        plane = None if image is None else _first_plane(image)
+        if plane is not None and plane.shape != psf_map.image_shape:
+            rule = f"must have the shape {psf_map.image_shape} that the map was made for"
+            raise InvalidInputError("image", rule, f"shape {plane.shape}")
+        if calibration is not None:
+            calibration.check_fits(psf_map, self.rule)
+        signal = defocus_signal(psf_map, self.rule)
+        quantity = signal.along(self._axis_rad(signal, psf_map, calibration, run))
+        depth = quantity if calibration is None else calibration.depth_um(quantity)
+        if calibration is not None:
+            _note_outside(depth, signal, calibration, run)
+        run.step(1, 3, "smoothing the surface")
+        smooth, confidence = self._smoothed(depth, signal, psf_map, run)
+        run.step(2, 3, "enlarging to the image")
+        ys, xs = _positions(psf_map)
+        known = nearest_over_image(confidence >= max(self.min_confidence, 1e-9), ys, xs, psf_map.image_shape)
+        over = over_image(smooth, ys, xs, psf_map.image_shape, cubic=True)
+        trust = np.clip(over_image(confidence, ys, xs, psf_map.image_shape, cubic=False), 0, 1)
+        if not known.any():
+            raise InvalidInputError(
+                "min_confidence", "must leave at least one position of the map", f"{self.min_confidence:g}"
+            )
+        given = image.pixel_size_um if isinstance(image, Image) else None
+        run.step(3, 3, "depth estimated")
+        return DepthResult(
+            depth_um=over if self.fill else np.where(known, over, np.float32(np.nan)),
+            confidence=np.where(known, trust, np.float32(0)),
+            calibrated=calibration is not None,
+            record=self._record(psf_map, calibration, over[known], float(known.mean()), run, started),
+            pixel_size_um=psf_map.pixel_size_um or given,
+            intensity=plane,
+        )
+
+    def _axis_rad(
+        self, signal: DefocusSignal, psf_map: PsfMap, calibration: DepthCalibration | None, run: Run
+    ) -> float:
+        """Return the lens's axis beyond focus: given, calibrated, or up to 90° from the map itself."""
+        only_sign = psf_map.model == "gaussian-2" or self.rule == "paper"
+        if self.axis_deg is not None and calibration is None:
+            axis = math.radians(self.axis_deg)
+            if only_sign and abs(math.sin(2 * axis)) > 1e-6:
+                rule = f"must be 0 or 90 for {psf_map.model} with the rule '{self.rule}'"
+                raise InvalidInputError("axis_deg", rule, self.axis_deg)
+        elif calibration is not None:
+            axis = calibration.axis_rad
+            if self.axis_deg is not None:
+                run.note("The lens's axis was taken from the calibration, not from axis_deg.")
+        else:
+            axis = 0.0 if only_sign else signal.principal_axis_rad()
+            run.note("Without calibration or axis_deg it stays open which side is beyond focus.")
+        run.fact("axis_deg", round(math.degrees(axis), 3))
+        return axis
+
+    def _smoothed(
+        self, depth: NDArray[np.float64], signal: DefocusSignal, psf_map: PsfMap, run: Run
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the smooth depth and the confidence at the map's positions."""
+        ys, xs = _positions(psf_map)
+        sigma = self.smoothing_px
+        if sigma is None:
+            sigma = _default_smoothing_px(ys, xs)
+        smooth, residuals = smooth_surface(depth, signal.weights * signal.precision, ys, xs, sigma)
+        used = signal.weights > 0
+        spread = robust_spread(residuals, signal.weights)
+        run.fact("scatter", spread)
+        tolerance = 3 * max(spread, _OUTLIER_FLOOR * float(np.ptp(smooth[used])), 1e-12)
+        return smooth, signal.weights / (1 + (residuals / tolerance) ** 2)
+
+    def _record(
+        self,
+        psf_map: PsfMap,
+        calibration: DepthCalibration | None,
+        depth: NDArray[Any],
+        share: float,
+        run: Run,
+        started: float,
+    ) -> Record:
+        from napari_deblur.steps.psf_source import describe_map
+
+        run.fact("unit", "relative" if calibration is None else "µm")
+        run.fact("depth_range", [float(depth.min()), float(depth.max())])
+        run.fact("known_share", share)
+        if calibration is not None:
+            run.fact("calibration", calibration.model_dump(mode="json"))
+        return Record(
+            step=self.model_dump(mode="json"),
+            seed=run.seed,
+            seconds=round(time.perf_counter() - started, 3),
+            input={"image_shape": list(psf_map.image_shape)},
+            psf=describe_map(psf_map),
+            weights=dict(psf_map.record.get("weights", {})),
+            facts=dict(run.facts),
+            notes=list(run.notes),
+        )
+
+
+def _default_smoothing_px(ys: NDArray[np.float64], xs: NDArray[np.float64]) -> float:
+    """Return a reach beyond which patches are independent: they may overlap, and so share their errors."""
+    steps = np.concatenate([np.diff(ys), np.diff(xs)])
+    spacing = float(np.median(steps)) if len(steps) else 0.0
+    # The first patch begins at the first pixel, so that its centre tells its size.
+    patch = 2 * float(min(ys[0], xs[0])) + 1
+    return max(_SMOOTHING_SPACINGS * spacing, _SMOOTHING_PATCHES * patch) if len(steps) else 0.0
+
+
+def _positions(psf_map: PsfMap) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    centers = psf_map.centers_px.astype(np.float64)
+    return centers[:, 0, 0], centers[0, :, 1]
+
+
+def _first_plane(image: Image | ArrayLike) -> FloatArray:
+    data = image.data if isinstance(image, Image) else as_float32(image)
+    if data.ndim < 2:
+        raise InvalidInputError("image", "must have the axes (…, y, x)", f"shape {data.shape}")
+    plane: FloatArray = data.reshape(-1, *data.shape[-2:])[0]
+    return plane
+
+
+def _note_outside(
+    depth: NDArray[np.float64], signal: DefocusSignal, calibration: DepthCalibration, run: Run
+) -> None:
+    low, high = calibration.depth_range_um
+    margin = 0.05 * (high - low)
+    outside = ((depth < low - margin) | (depth > high + margin)) & (signal.weights > 0)
+    if calibration.source.get("kind") != "optics" and outside.any():
+        share = outside.sum() / np.count_nonzero(signal.weights > 0)
+        run.note(
+            f"{share:.0%} of the positions lie outside the calibrated depths of {low:.3g} to {high:.3g} µm."
+        )

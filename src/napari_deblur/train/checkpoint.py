@@ -1,0 +1,61 @@
+"""The state of a training, and its way to disk and back."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_deblur.core.errors import WeightsError
+from napari_deblur.nets.identification import IdentificationNet
+
+
+@dataclass
+class State:
+    """All that a checkpoint holds."""
+
+    network: IdentificationNet
+    average: IdentificationNet
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, first to a temporary name."""
+        partial = path.with_suffix(".part")
+        content = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        torch.save(content, partial)
+        partial.replace(path)
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Go on from a checkpoint; only tensors and plain values are read."""
+        try:
+            content = torch.load(path, map_location=device, weights_only=True)
+            self.network.load_state_dict(content["network"])
+            self.average.load_state_dict(content["average"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.step, self.seconds, self.history = content["step"], content["seconds"], content["history"]
+        except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
+            reason = f"the checkpoint {path} does not fit this recipe; move it away or train without resuming"
+            raise WeightsError(f"{reason} ({type(error).__name__})") from None
+
+    def update_average(self, decay: float) -> None:
+        """Move the averaged weights and statistics towards the network's."""
+        with torch.no_grad():
+            pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+            for kept, new in pairs:
+                if kept.is_floating_point():
+                    kept.lerp_(new, 1 - decay)
+                else:
+                    kept.copy_(new)

@@ -1,0 +1,93 @@
+"""Held-out figures: R² of every regressed quantity, by set and by photon level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_deblur.nets.identification import IdentificationNet
+from napari_deblur.nets.targets import encode, targets
+from napari_deblur.train.degrade import Batch, Degradation, Sampler, degrade
+from napari_deblur.train.tiles import Pool
+
+_BATCH = 64
+PHOTON_LEVELS = (50.0, 200.0, 1000.0, 5000.0, 20000.0)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network said of a held-out set, beside what was true.
+
+    Attributes
+    ----------
+    true, predicted, error : ndarray, shape (n, K)
+        Regressed quantities in their units, and predicted standard errors.
+    valid : ndarray of bool, shape (n,)
+    valid_probability, photons : ndarray, shape (n,)
+    """
+
+    true: np.ndarray[Any, Any]
+    predicted: np.ndarray[Any, Any]
+    error: np.ndarray[Any, Any]
+    valid: np.ndarray[Any, Any]
+    valid_probability: np.ndarray[Any, Any]
+    photons: np.ndarray[Any, Any]
+
+
+def held_out(
+    pool: Pool, model: str, count: int, seed: int, settings: Degradation, photons: float | None = None
+) -> list[Batch]:
+    """Render ``count`` held-out patches from a pool; the same seed gives the same patches."""
+    rng = np.random.default_rng(seed)
+    sampler = Sampler(torch.Generator().manual_seed(seed))
+    batches = []
+    for start in range(0, count, _BATCH):
+        size = min(_BATCH, count - start)
+        crops = torch.from_numpy(pool.crops(size, rng))
+        level = None if photons is None else torch.full((size,), photons)
+        batches.append(degrade(crops, model, sampler, settings, photons=level))
+    return batches
+
+
+@torch.no_grad()
+def predict(network: IdentificationNet, batches: list[Batch]) -> Predictions:
+    """Run a network in evaluation mode over held-out batches."""
+    device = next(network.parameters()).device
+    columns: list[list[Tensor]] = [[], [], [], [], [], []]
+    for batch in batches:
+        mean, log_variance, logit = network(batch.patches.to(device))
+        values = mean * network.scale + network.center
+        error = torch.exp(log_variance / 2) * network.scale
+        true = encode(network.model, batch.parameters)
+        row = (true, values, error, batch.valid, torch.sigmoid(logit), batch.photons)
+        for column, value in zip(columns, row, strict=True):
+            column.append(value.cpu())
+    return Predictions(*(torch.cat(column).numpy() for column in columns))
+
+
+def r_squared(model: str, found: Predictions) -> dict[str, float]:
+    """Return R² of each regressed quantity over valid patches, and their mean as ``mean``."""
+    true, predicted = found.true[found.valid], found.predicted[found.valid]
+    residual = ((true - predicted) ** 2).sum(axis=0)
+    total = ((true - true.mean(axis=0)) ** 2).sum(axis=0)
+    scores = 1 - residual / np.maximum(total, 1e-12)
+    result = {name: float(score) for name, score in zip(targets(model).names, scores, strict=True)}
+    return {**result, "mean": float(scores.mean())}
+
+
+def figures(model: str, found: Predictions) -> dict[str, float]:
+    """Return R², the validity's accuracy, and the ratio of actual to predicted error, rounded for a card."""
+    agreed = float(((found.valid_probability >= 0.5) == found.valid).mean())
+    standard = (found.true - found.predicted)[found.valid] / found.error[found.valid]
+    scores = r_squared(model, found)
+    extra = {
+        "validity_accuracy": agreed,
+        "valid_share": float(found.valid.mean()),
+        "error_ratio": float(np.sqrt((standard**2).mean())),
+        "n_patches": float(len(found.valid)),
+    }
+    return {name: round(value, 4) for name, value in {**scores, **extra}.items()}

@@ -1,0 +1,45 @@
+"""What a training minimises, and how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from napari_deblur.nets.identification import IdentificationNet
+from napari_deblur.nets.targets import encode
+from napari_deblur.train.degrade import Batch
+from napari_deblur.train.recipes import Recipe
+
+
+def learning_rate(chosen: Recipe, fraction: float) -> float:
+    """Return the rate at a fraction of the training: a linear rise, then half a cosine down to 0."""
+    fraction = min(max(fraction, 0.0), 1.0)
+    if fraction < chosen.warm_up:
+        return chosen.learning_rate * (0.02 + 0.98 * fraction / chosen.warm_up)
+    rest = (fraction - chosen.warm_up) / max(1 - chosen.warm_up, 1e-9)
+    return chosen.learning_rate * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def loss_terms(
+    network: IdentificationNet, batch: Batch, output: tuple[Tensor, Tensor, Tensor]
+) -> dict[str, Tensor]:
+    """Return the terms of the loss: squared error, the error's likelihood, and validity.
+
+    Every quantity is scaled to variance 1, so the squared error averages 1 - R² over them; patches without
+    texture count in the validity alone (Shajkofci & Liebling 2020, Eq. 11, doi:10.1109/TIP.2020.2986880).
+    The likelihood trains the predicted error only.
+    """
+    mean, log_variance, logit = output
+    true = encode(network.model, batch.parameters)
+    scaled = (true - network.center) / network.scale
+    weight = batch.valid.float()[:, None] / (batch.valid.sum().clamp(min=1) * mean.shape[1])
+    square = (mean - scaled).square()
+    likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
+    return {
+        "square": (square * weight).sum(),
+        "likelihood": (likelihood * weight).sum(),
+        "validity": functional.binary_cross_entropy_with_logits(logit, batch.valid.float()),
+    }

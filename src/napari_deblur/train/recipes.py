@@ -1,0 +1,74 @@
+"""Training recipes: what a network is trained on and for how long, declared once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from napari_deblur.core.errors import UnknownNameError
+from napari_deblur.core.params import Declared, Param
+
+
+class Recipe(Declared):
+    """How the weights of one PSF family are trained."""
+
+    id: str = Param(
+        title="Id", help="Id of the model that the recipe trains, which is that of its PSF family."
+    )
+    size: Literal["compact", "full"] = Param(
+        "compact", title="Network", help="Compact for shipping, full for a longer training on a GPU."
+    )
+    minutes: float = Param(
+        60.0, title="Time", help="Training time; the learning rate falls to 0 over it.", gt=0
+    )
+    steps: int | None = Param(None, title="Steps", help="Number of steps instead of a time.", ge=1)
+    batch_size: int = Param(64, title="Batch", help="Patches per step.", ge=2)
+    learning_rate: float = Param(
+        2e-3, title="Learning rate", help="Highest learning rate of the cycle.", gt=0
+    )
+    warm_up: float = Param(
+        0.05, title="Warm-up", help="Share of the training with a rising learning rate.", ge=0, le=1
+    )
+    weight_decay: float = Param(
+        0.02, title="Weight decay", help="Of the weights, per unit of learning rate.", ge=0
+    )
+    ema: float = Param(
+        0.998, title="Averaging", help="Decay of the average of the weights per step.", ge=0, le=1
+    )
+    seed: int = Param(0, title="Seed", help="Seed of everything random.", ge=0)
+    n_scenes: int = Param(1600, title="Scenes", help="Number of procedural scenes rendered beforehand.", ge=1)
+    micrograph_share: float = Param(
+        0.5, title="Micrographs", help="Share of patches from the data folder's micrographs.", ge=0, le=0.9
+    )
+    validity_weight: float = Param(
+        0.3, title="Validity", help="Weight of the validity term in the loss.", ge=0
+    )
+    checkpoint_minutes: float = Param(5.0, title="Checkpoint", help="Time between checkpoints.", gt=0)
+    n_validation: int = Param(1024, title="Validation patches", help="Patches per held-out set.", ge=16)
+
+
+RECIPES: dict[str, Recipe] = {
+    "gaussian-2": Recipe(id="gaussian-2", minutes=30.0),
+    "zernike-3": Recipe(id="zernike-3", minutes=70.0),
+}
+
+
+def recipe(id: str) -> Recipe:
+    """Return the recipe of that id.
+
+    Raises
+    ------
+    UnknownNameError
+    """
+    if id not in RECIPES:
+        raise UnknownNameError("recipe", id, list(RECIPES))
+    return RECIPES[id]
+
+
+def network_config(chosen: Recipe) -> dict[str, Any]:
+    """Return the architecture that a recipe trains."""
+    from napari_deblur.nets.identification import default_config
+
+    config = default_config(chosen.id)
+    if chosen.size == "full":
+        config |= {"widths": [48, 96, 192, 384], "blocks": [2, 2, 3, 2], "spectral_width": 32}
+    return config

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from napari_deblur.core.errors import InvalidInputError, WeightsError
+from napari_deblur.nets.identification import build, default_config, normalise
+from napari_deblur.nets.targets import decode, encode, targets
+from napari_deblur.optics.psf import FAMILIES, family
+
+SMALL = {
+    "widths": [16, 16, 16, 16],
+    "blocks": [1, 1, 1, 1],
+    "spectral_width": 16,
+    "spectral_features": 8,
+    "hidden": 16,
+}
+
+
+def _network(model="zernike-3"):
+    torch.manual_seed(0)
+    return build(default_config(model) | SMALL).eval()
+
+
+def _draw(model, count=64):
+    chosen = family(model)
+    bounds = torch.tensor([chosen.parameter_ranges[name] for name in chosen.parameter_names])
+    uniform = torch.rand((count, len(bounds)), generator=torch.Generator().manual_seed(1))
+    return bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) * uniform
+
+
+@pytest.mark.parametrize("model", list(FAMILIES))
+def test_decoding_inverts_encoding(model):
+    parameters = _draw(model)
+    values = encode(model, parameters)
+    assert values.shape[1] == len(targets(model).names)
+    decoded, _ = decode(model, values, torch.zeros_like(values))
+    torch.testing.assert_close(decoded, parameters, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", list(FAMILIES))
+def test_targets_are_scaled_to_mean_zero_and_variance_one(model):
+    wanted = targets(model)
+    scaled = (encode(model, _draw(model, 20000)) - torch.tensor(wanted.center)) / torch.tensor(wanted.scale)
+    torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(len(wanted.names)), atol=0.03, rtol=0)
+    torch.testing.assert_close(scaled.var(dim=0), torch.ones(len(wanted.names)), atol=0.05, rtol=0)
+
+
+def test_the_axis_is_in_zero_to_pi_and_its_error_is_bounded():
+    values = torch.tensor([[0.3, 0.2, 0.2, -1e-4], [0.3, 0.2, -0.2, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    parameters, errors = decode("zernike-3", values, torch.full_like(values, 0.02))
+    assert torch.all((parameters[:, 2] >= 0) & (parameters[:, 2] <= math.pi))
+    assert float(parameters[1, 2]) == pytest.approx(math.pi / 2)
+    # Across a power of 0.2 an error of 0.02 turns 2 θ by 0.1.
+    assert float(errors[0, 2]) == pytest.approx(0.05, abs=0.001)
+    assert float(errors[2, 2]) == pytest.approx(math.pi / math.sqrt(12))
+
+
+@pytest.mark.parametrize("model", ["gaussian-2", "zernike-3"])
+def test_estimates_have_the_promised_shapes_and_ranges(model):
+    patches = torch.rand((3, 128, 128), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = _network(model).estimate(patches)
+    n = len(family(model).parameter_names)
+    assert found.parameters.shape == found.predicted_error.shape == (3, n)
+    assert found.valid_probability.shape == (3,)
+    assert torch.all((found.valid_probability >= 0) & (found.valid_probability <= 1))
+    for column, (low, high) in zip(found.parameters.T, family(model).parameter_ranges.values(), strict=True):
+        assert torch.all((column >= low - 1e-6) & (column <= high + 1e-6))
+
+
+def test_gain_and_offset_do_not_matter_and_batches_do_not_mix():
+    network = _network()
+    patches = torch.rand((2, 1, 128, 128), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = network(patches)
+        scaled = network(300 * patches + 100)
+        alone = network(patches[:1])
+    for a, b, c in zip(plain, scaled, alone, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(a[:1], c, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, 1e6])
+def test_a_constant_patch_gives_finite_numbers(value):
+    patch = torch.full((1, 128, 128), value)
+    assert torch.all(normalise(patch).abs() < 1)
+    with torch.no_grad():
+        assert all(torch.isfinite(part).all() for part in _network()(patch))
+
+
+def test_the_spectrum_does_not_depend_on_position():
+    network = _network()
+    patch = torch.rand((1, 1, 128, 128), generator=torch.Generator().manual_seed(0))
+    window = torch.ones_like(network.spectral.window)
+    network.spectral.window = window
+    moved = torch.roll(patch, (5, 9), dims=(-2, -1))
+    torch.testing.assert_close(
+        network.spectral.spectrum(patch), network.spectral.spectrum(moved), atol=1e-3, rtol=1e-3
+    )
+
+
+def test_the_error_head_does_not_shape_the_features():
+    network = _network()
+    _, log_variance, _ = network(torch.rand((2, 128, 128)))
+    log_variance.sum().backward()
+    assert all(parameter.grad is None for parameter in network.spatial.parameters())
+
+
+def test_other_patch_sizes_are_refused():
+    with pytest.raises(InvalidInputError, match="patches must be 128 × 128 pixels"):
+        _network()(torch.rand((1, 96, 96)))
+
+
+@pytest.mark.parametrize("change", [{"architecture": "unet"}, {"blocks": None}])
+def test_a_config_of_something_else_is_refused(change):
+    with pytest.raises(WeightsError):
+        build(default_config("zernike-3") | change)
+
+
+def test_the_compact_network_ships_in_under_five_megabytes():
+    count = sum(parameter.numel() for parameter in build(default_config("zernike-3")).parameters())
+    assert 2 * count < 5e6

@@ -1,0 +1,125 @@
+import json
+
+import numpy as np
+import pytest
+
+import napari_deblur as nd
+from napari_deblur.core.errors import CancelledError, InvalidInputError
+from napari_deblur.core.image import Image
+from napari_deblur.core.run import Run
+from napari_deblur.engine.engine import Engine
+from napari_deblur.methods.richardson_lucy import RichardsonLucy
+from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.steps.deblur import Deblur
+
+IMAGE = np.random.default_rng(0).random((64, 72)).astype(np.float32) + 1
+KERNEL = nd.make_psf("gaussian-1", [1.2], size_px=9)
+OPTICS = nd.Optics(na=0.9, wavelength_um=0.6, pixel_size_um=0.15, refractive_index=1.0)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine("cpu")
+
+
+def two_by_two(image_shape=(64, 72)):
+    centers = np.stack(np.meshgrid([16, 48], [16, 56], indexing="ij"), axis=-1)
+    return PsfMap.from_parameters(
+        "gaussian-1", np.full((2, 2, 1), 1.2), centers_px=centers, image_shape=image_shape, kernel_size_px=9
+    )
+
+
+@pytest.mark.parametrize("psf", [KERNEL, two_by_two(), OPTICS], ids=["kernel", "map", "optics"])
+def test_every_kind_of_psf_works_and_is_recorded(psf, engine):
+    result = Deblur(method="wiener").run(Image(IMAGE), psf, engine=engine)
+    assert result.image.name == "image · Wiener"
+    assert result.record.psf["source"] in ("kernel", "psf-map", "optics")
+    json.loads(result.record.to_json())
+
+
+def test_a_map_of_one_psf_equals_the_psf(engine):
+    one = Deblur(method="richardson-lucy").run(Image(IMAGE), KERNEL, engine=engine)
+    many = Deblur(method="richardson-lucy").run(Image(IMAGE), two_by_two(), engine=engine)
+    np.testing.assert_allclose(many.image.data, one.image.data, rtol=1e-3)
+    assert many.record.facts["eigen_psfs"] == 1
+
+
+def test_residual_is_what_the_result_does_not_explain(engine):
+    result = Deblur(method="richardson-lucy").run(Image(IMAGE), KERNEL, engine=engine)
+    assert np.abs(result.residual.data).mean() < np.abs(IMAGE - IMAGE.mean()).mean()
+    rms = result.record.facts["reblur_residual_rms"]
+    assert rms == pytest.approx(float(np.sqrt(np.mean(result.residual.data**2))), rel=1e-4)
+
+
+def test_pixel_size_axes_and_shape_are_kept(engine):
+    image = Image(np.stack([IMAGE, IMAGE]), "tyx", (0.1, 0.1), name="movie")
+    result = Deblur(method="wiener").run(image, KERNEL, engine=engine)
+    assert (result.image.axes, result.image.pixel_size_um) == ("tyx", (0.1, 0.1))
+    assert result.image.data.shape == image.data.shape
+
+
+def test_negative_values_count_as_zero_and_are_noted(engine):
+    result = Deblur(method="richardson-lucy").run(Image(IMAGE - 1.2), KERNEL, engine=engine)
+    assert any("count as zero" in note for note in result.record.notes)
+    assert (result.image.data >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("psf", "rule"),
+    [
+        (np.zeros((5, 5)), "psf"),
+        (-np.ones((5, 5)), "psf"),
+        (np.full((5, 5), np.nan), "psf"),
+        (np.ones((101, 101)), "psf"),
+        (np.ones(5), "psf"),
+        (two_by_two((64, 64)), "psf_map"),
+        ("gaussian-77", "model"),
+    ],
+)
+def test_bad_psfs_are_named(psf, rule, engine):
+    with pytest.raises(InvalidInputError) as caught:
+        Deblur(method="wiener").run(Image(IMAGE), psf, engine=engine)
+    assert caught.value.argument == rule
+
+
+def test_even_and_unnormalised_kernels_are_handled_and_noted(engine):
+    even = np.ones((4, 4), np.float32)
+    result = Deblur(method="wiener").run(Image(IMAGE), even, engine=engine)
+    assert result.record.notes
+    assert result.image.data.mean() == pytest.approx(IMAGE.mean(), rel=0.02)
+
+
+def test_cancel_before_anything_is_kept_raises(engine):
+    run = Run()
+    run.cancel()
+    with pytest.raises(CancelledError):
+        Deblur(method=RichardsonLucy()).run(
+            Image(np.tile(IMAGE, (3, 2))), "gaussian-2", engine=engine, run=run
+        )
+    assert not engine.busy
+
+
+def test_cancel_in_a_later_plane_keeps_the_first(engine):
+    run = Run()
+
+    def stop(progress):
+        if progress.fraction > 0.75:
+            run.cancel()
+
+    run.on_progress = stop
+    stack = Image(np.stack([IMAGE, IMAGE]))
+    result = Deblur(method="richardson-lucy").run(stack, KERNEL, engine=engine, run=run)
+    alone = Deblur(method="richardson-lucy").run(Image(IMAGE), KERNEL, engine=engine)
+    assert result.partial
+    np.testing.assert_allclose(result.image.data[0], alone.image.data, rtol=1e-4)
+
+
+def test_arrays_in_arrays_out_and_parameters_reach_method_and_step():
+    result = nd.deblur(IMAGE, "richardson-lucy", KERNEL, n_iterations=3, camera_offset=0.5)
+    assert isinstance(result.image, np.ndarray)
+    assert result.record.step["method"]["n_iterations"] == 3
+    assert result.record.step["camera_offset"] == 0.5
+    kept = nd.deblur(Image(IMAGE), "wiener", KERNEL)
+    assert isinstance(kept.image, Image)
+    with pytest.raises(InvalidInputError, match="iterations"):
+        nd.deblur(IMAGE, "richardson-lucy", KERNEL, iterations=3)

@@ -1,0 +1,143 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from napari_deblur.core.errors import CancelledError, InvalidInputError
+from napari_deblur.core.image import Image
+from napari_deblur.core.run import Run
+from napari_deblur.engine.engine import Engine
+from napari_deblur.optics.settings import Optics
+from napari_deblur.steps.psf_map import EstimatePsfMap, fill_invalid
+
+
+class FakeNet:
+    """Reads the patch's mean as the first parameter; patches of low variance are invalid."""
+
+    def __init__(self, n_parameters):
+        self.n_parameters = n_parameters
+
+    def estimate(self, patches):
+        parameters = torch.zeros(len(patches), self.n_parameters)
+        parameters[:, 0] = patches.mean(dim=(-2, -1))
+        valid = (patches.std(dim=(-2, -1)) > 0.01).float()
+        return SimpleNamespace(
+            parameters=parameters, predicted_error=torch.full_like(parameters, 0.01), valid_probability=valid
+        )
+
+
+class FakeEngine(Engine):
+    def network(self, model):
+        card = {"config": {"patch_px": 128}, "cutoff_cycles_per_px": 0.22, "sha256": "abc"}
+        return FakeNet(3 if model == "zernike-3" else 2), card
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine("cpu")
+
+
+def ramp_image(height=300, width=340):
+    """Texture on a ramp along y whose mean over a patch is its centre's row / 1000."""
+    rng = np.random.default_rng(0)
+    noise = rng.choice([-0.1, 0.1], (height, width))
+    return (np.arange(height)[:, None] / 1000 + noise).astype(np.float32)
+
+
+def test_centres_are_where_the_patches_are(engine):
+    psf_map = EstimatePsfMap(model="gaussian-2").run(Image(ramp_image()), engine=engine)
+    assert psf_map.grid_shape == (4, 5)
+    rows = psf_map.centers_px[:, 0, 0]
+    assert_allclose(rows[[0, -1]], [63.5, 300 - 64.5])
+    assert_allclose(psf_map.parameters[:, 0, 0], rows / 1000, atol=5e-3)
+    assert psf_map.valid.all()
+    assert psf_map.record["weights"] == {"gaussian-2": "abc"}
+
+
+def test_stride_64_on_1024_gives_15_by_15(engine):
+    image = np.random.default_rng(0).random((1024, 1024)).astype(np.float32)
+    assert EstimatePsfMap(model="gaussian-2").run(Image(image), engine=engine).grid_shape == (15, 15)
+
+
+def test_one_patch_is_enough(engine):
+    assert EstimatePsfMap().run(Image(ramp_image(128, 128)), engine=engine).grid_shape == (1, 1)
+
+
+def test_empty_parts_are_invalid_and_filled_from_their_neighbours(engine):
+    image = ramp_image(512, 512)
+    image[:, 300:] = 0.7
+    psf_map = EstimatePsfMap(model="gaussian-2").run(Image(image), engine=engine)
+    assert psf_map.valid[:, 0].all()
+    assert not psf_map.valid[:, -1].any()
+    last_valid = psf_map.valid[0].sum() - 1
+    assert_allclose(psf_map.parameters[3, -1], psf_map.parameters[3, last_valid], atol=1e-6)
+    assert (psf_map.confidence[~psf_map.valid] == 0).all()
+
+
+def test_optics_bring_the_image_to_the_networks_cutoff(engine):
+    optics = Optics(na=0.5, wavelength_um=0.5, pixel_size_um=0.11)  # cut-off 0.11: twice oversampled
+    psf_map = EstimatePsfMap(model="zernike-3").run(Image(ramp_image(600, 600)), engine=engine, optics=optics)
+    assert psf_map.cutoff_cycles_per_px == pytest.approx(0.11)
+    assert psf_map.grid_shape == (7, 7)
+    rows = psf_map.centers_px[:, 0, 0]
+    assert_allclose(rows[0], 127.5)
+    assert_allclose(rows[-1], 600 - 128.5)
+    assert_allclose(psf_map.parameters[:, 2, 0], rows / 1000, atol=0.01)
+
+
+def test_missing_optics_are_said(engine):
+    run = Run()
+    EstimatePsfMap(model="zernike-3").run(Image(ramp_image()), engine=engine, run=run)
+    assert any("No optics" in note for note in run.notes)
+
+
+def test_undersampled_optics_are_refused(engine):
+    optics = Optics(na=1.4, wavelength_um=0.5, pixel_size_um=0.3)
+    with pytest.raises(InvalidInputError, match="pixel_size_um"):
+        EstimatePsfMap().run(Image(ramp_image()), engine=engine, optics=optics)
+
+
+def test_too_small_and_uniform_images_are_refused(engine):
+    with pytest.raises(InvalidInputError, match="at least 128 × 128"):
+        EstimatePsfMap().run(Image(ramp_image(100, 200)), engine=engine)
+    flat = np.zeros((200, 200), np.float32)
+    flat[0, 0] = 0.01
+    with pytest.raises(InvalidInputError, match="texture"):
+        EstimatePsfMap().run(Image(flat), engine=engine)
+
+
+def test_a_stack_gives_one_map_per_plane(engine):
+    stack = np.stack([ramp_image(), ramp_image() + 0.1])
+    first, second = EstimatePsfMap(model="gaussian-2").run(Image(stack), engine=engine)
+    assert_allclose(second.parameters[..., 0] - first.parameters[..., 0], 0.1, atol=1e-5)
+
+
+def test_cancel_takes_effect(engine):
+    run = Run()
+    run.cancel()
+    with pytest.raises(CancelledError):
+        EstimatePsfMap().run(Image(ramp_image()), engine=engine, run=run)
+
+
+def test_fill_weighs_by_inverse_distance_along_the_grid():
+    values = np.zeros((1, 5, 1), np.float32)
+    values[0, 0], values[0, 4] = 1.0, 5.0
+    valid = np.array([[True, False, False, False, True]])
+    filled = fill_invalid(values, valid, ("sigma_px",))
+    assert_allclose(filled[0, :, 0], [1, 2, 3, 4, 5], atol=1e-5)
+
+
+def test_fill_averages_axes_modulo_pi():
+    values = np.array([[[0.1], [0.0], [np.pi - 0.1]]], np.float32)
+    filled = fill_invalid(values, np.array([[True, False, True]]), ("axis_rad",))
+    assert min(filled[0, 1, 0], np.pi - filled[0, 1, 0]) == pytest.approx(0, abs=1e-5)
+
+
+def test_fill_reaches_patches_that_no_line_meets():
+    values = np.zeros((3, 3, 1), np.float32)
+    values[0, 0] = 7
+    valid = np.zeros((3, 3), bool)
+    valid[0, 0] = True
+    assert (fill_invalid(values, valid, ("sigma_px",)) == 7).all()

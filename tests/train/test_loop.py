@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from napari_deblur.core.errors import CancelledError, InvalidInputError, UnknownNameError, WeightsError
+from napari_deblur.core.run import Run
+from napari_deblur.nets.weights import WEIGHTS_VARIABLE, load_network
+from napari_deblur.train import loop
+from napari_deblur.train.loop import train
+from napari_deblur.train.objective import learning_rate
+from napari_deblur.train.recipes import RECIPES, Recipe, network_config, recipe
+
+# Widths are multiples of 16: with 8, the bfloat16 gradient of a strided 1 × 1 convolution corrupts memory in
+# torch 2.13 on CPUs with AVX-512.
+SMALL = {
+    "widths": [16, 16, 16, 16],
+    "blocks": [1, 1, 1, 1],
+    "spectral_width": 16,
+    "spectral_features": 8,
+    "hidden": 16,
+}
+QUICK = {"batch_size": 4, "n_scenes": 8, "n_validation": 16}
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    """Train a network of a few thousand weights."""
+    monkeypatch.setattr(loop, "network_config", lambda chosen: network_config(chosen) | SMALL)
+
+
+@pytest.mark.parametrize("model", ["gaussian-2", "zernike-3"])
+def test_a_few_steps_write_weights_and_a_card_that_load(model, tmp_path, monkeypatch):
+    messages = []
+    path = train(
+        model, tmp_path, steps=3, run=Run(on_progress=lambda p: messages.append(p.fraction)), **QUICK
+    )
+    assert path == tmp_path / f"{model}.safetensors"
+    assert messages[-1] == 1
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["training"]["complete"]
+    assert card["training"]["steps"] == 3
+    assert card["training"]["patches"] == 12
+    assert card["recipe"]["seed"] == 0
+    assert set(card["held_out"]) == {"scenes"}
+    assert "mean" in card["held_out"]["scenes"]
+    assert all(group.startswith("scenes") for group in card["data"]["groups"])
+    assert card["cutoff_cycles_per_px"] == (0.22 if model == "zernike-3" else None)
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    network, _ = load_network(model)
+    assert torch.isfinite(network(torch.rand((2, 128, 128)))[0]).all()
+
+
+def test_a_resumed_training_equals_one_that_ran_through(tmp_path):
+    through = train("gaussian-2", tmp_path / "through", steps=4, **QUICK)
+
+    run = Run()
+    run.on_progress = lambda p: run.cancel() if p.message.startswith("step 2") else None
+    with pytest.raises(CancelledError):
+        train("gaussian-2", tmp_path / "resumed", steps=4, run=run, **QUICK)
+    resumed = train("gaussian-2", tmp_path / "resumed", steps=4, **QUICK)
+    assert resumed.read_bytes() == through.read_bytes()
+
+
+def test_one_batch_can_be_learned_by_heart(tmp_path):
+    chosen = Recipe(id="gaussian-2", steps=15, warm_up=0, learning_rate=5e-3, **QUICK)
+    training = loop._Training(chosen, tmp_path, None, torch.device("cpu"), None)
+    batch = next(loop._batches(training))
+    squares = [training.step(batch)["square"] for _ in range(15)]
+    assert squares[-1] < 0.5 * squares[0]
+
+
+def test_the_trunk_of_another_family_can_be_taken(tmp_path, monkeypatch):
+    train("zernike-3", tmp_path, steps=1, **QUICK)
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    path = train("gaussian-2", tmp_path, steps=1, start_from="zernike-3", **QUICK)
+    assert json.loads(path.with_suffix(".json").read_text())["training"]["started_from"] == "zernike-3"
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    chosen = recipe("zernike-3")
+    rates = [learning_rate(chosen, fraction) for fraction in (0, 0.02, 0.05, 0.5, 1.0, 1.5)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(chosen.learning_rate)
+    assert rates[2] > rates[3] > rates[4] == pytest.approx(0)
+    assert rates[5] == pytest.approx(0)
+
+
+def test_recipes_are_declared_for_the_shipped_families():
+    assert set(RECIPES) == {"gaussian-2", "zernike-3"}
+    full = recipe("zernike-3").model_copy(update={"size": "full"})
+    assert network_config(full)["widths"] > network_config(recipe("zernike-3"))["widths"]
+
+
+def test_bad_input_is_refused(tmp_path):
+    with pytest.raises(UnknownNameError, match="recipe must be one of"):
+        train("zernike-99", tmp_path)
+    with pytest.raises(InvalidInputError, match="steps"):
+        train("gaussian-2", tmp_path, steps=0)
+    with pytest.raises(InvalidInputError, match="data_dir"):
+        train("gaussian-2", tmp_path, steps=1, data_dir=tmp_path / "nowhere")
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    (tmp_path / "gaussian-2.checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsError, match="checkpoint"):
+        train("gaussian-2", tmp_path, steps=1, **QUICK)
+
+
+def test_recipe_fields_are_bounded():
+    with pytest.raises(ValueError, match="batch_size"):
+        Recipe(id="gaussian-2", batch_size=1)
