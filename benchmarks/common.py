@@ -44,9 +44,37 @@ def arguments(description: str | None, **more: dict[str, Any]) -> argparse.Names
     return parser.parse_args()
 
 
-def report(case: str, figures: dict[str, Any], path: Path | None) -> None:
-    """Print figures and, where asked, write them with the environment."""
-    print(json.dumps({"case": case, **figures}, indent=2))
+def report(
+    case: str,
+    figures: dict[str, Any],
+    path: Path | None,
+    bars: dict[str, tuple[float, str, float]] | None = None,
+) -> bool:
+    """Print figures and, where asked, write them with the environment.
+
+    Parameters
+    ----------
+    case : str
+    figures : dict
+    path : Path or None
+    bars : dict of (value, "at least" or "at most", bar), optional
+        What the case must reach.
+
+    Returns
+    -------
+    bool
+        Whether every bar was reached.
+    """
+    held = {
+        name: {
+            "value": value,
+            "bar": f"{sense} {bar:g}",
+            "met": value >= bar if sense == "at least" else value <= bar,
+        }
+        for name, (value, sense, bar) in (bars or {}).items()
+    }
+    content = {"case": case, "figures": figures, "bars": held, "environment": environment()}
+    print(json.dumps(content, indent=2, ensure_ascii=False))
     if path is not None:
-        content = {"case": case, "figures": figures, "environment": environment()}
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return all(entry["met"] for entry in held.values())

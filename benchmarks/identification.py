@@ -1,8 +1,8 @@
 """PSF identification: R² of every regressed quantity on held-out patches, by set and by photon level.
 
 Sets: procedural scenes of another seed; micrographs of the repositories held out for validation; and
-micrographs of those held out for the test, on which no choice was made. Floors are on the mean R² of the first
-and the last.
+micrographs of those held out for the test, on which no choice was made. Floors are on the mean R² of the
+first and the last.
 
     python -m benchmarks.identification --data ../shared/data --json identification.json
 """

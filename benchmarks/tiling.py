@@ -37,7 +37,12 @@ def main() -> None:
                 "largest_difference_of_range": float(f"{difference:.2g}"),
                 "time_tiled_over_untiled": round(seconds[1] / seconds[0], 2),
             }
-    report("tiled against untiled", figures, args.json)
+    bars = {
+        name: (found["largest_difference_of_range"], "at most", 1e-4)
+        for name, found in figures.items()
+        if isinstance(found, dict)
+    }
+    report("tiled against untiled", figures, args.json, bars)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,12 @@ _HOME = {
     "estimate_depth": "api",
     "estimate_psf_map": "api",
     "make_psf": "optics.psf",
-    "methods": "api",
     "models": "api",
     "remove_background": "api",
 }
+
+# `methods` is a package that can be called.
+_MODULES = ("methods", "quality")
 
 __all__ = [
     "Image",
@@ -50,8 +52,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "quality":
-        return import_module("napari_deblur.quality")
+    if name in _MODULES:
+        return import_module(f"napari_deblur.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'napari_deblur' has no attribute {name!r}")
     value = getattr(import_module(f"napari_deblur.{_HOME[name]}"), name)

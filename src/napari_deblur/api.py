@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image, as_image
 from napari_deblur.core.params import declare, parameters
 from napari_deblur.core.run import Run
+from napari_deblur.methods.info import MethodInfo, methods
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from napari_deblur.steps.deblur import DeblurResult
     from napari_deblur.steps.depth import DepthResult
     from napari_deblur.steps.psf_source import PsfSource
+
+__all__ = [
+    "MethodInfo",
+    "deblur",
+    "estimate_depth",
+    "estimate_psf_map",
+    "methods",
+    "models",
+    "remove_background",
+]
 
 R = TypeVar("R")
 
@@ -161,59 +172,6 @@ def estimate_depth(
         raise InvalidInputError("image_or_psf_map", "must be one plane (y, x)", f"{len(psf_map)} planes")
     step = declare(EstimateDepth, params)
     return step.run(psf_map, calibration=calibration, image=image, run=run.part(9, 10, 10))
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """What a deblurring method can do.
-
-    Attributes
-    ----------
-    id, title, summary, reference : str
-    family : str
-        Where it stands: linear, iterative, zero-shot or learned.
-    blind : bool
-        Whether it finds the PSF itself.
-    learned : bool
-        Whether a trained network makes the pixels.
-    space_varying : bool
-        Whether it takes a PSF map.
-    ndim : tuple of int
-    default_psf : str or None
-        What is estimated when no PSF is given.
-    """
-
-    id: str
-    title: str
-    summary: str
-    reference: str
-    family: str
-    blind: bool
-    learned: bool
-    space_varying: bool
-    ndim: tuple[int, ...]
-    default_psf: str | None
-
-
-def methods() -> list[MethodInfo]:
-    """List the deblurring methods."""
-    from napari_deblur.methods.base import registry
-
-    return [
-        MethodInfo(
-            id=name,
-            title=cls.title,
-            summary=cls.summary,
-            reference=cls.reference,
-            family=cls.family,
-            blind=cls.blind,
-            learned=cls.learned,
-            space_varying=cls.space_varying,
-            ndim=cls.ndim,
-            default_psf=cls.default_psf,
-        )
-        for name, cls in registry().items()
-    ]
 
 
 def models() -> list[ModelInfo]:

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from napari_deblur.core.errors import OutputError
 from napari_deblur.core.atomic import atomic_path, check_output
+from napari_deblur.core.errors import OutputError
 
 
 def names(folder):

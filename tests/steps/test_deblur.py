@@ -123,3 +123,11 @@ def test_arrays_in_arrays_out_and_parameters_reach_method_and_step():
     assert isinstance(kept.image, Image)
     with pytest.raises(InvalidInputError, match="iterations"):
         nd.deblur(IMAGE, "richardson-lucy", KERNEL, iterations=3)
+
+
+def test_a_stack_takes_one_map_per_plane(engine):
+    stack = Image(np.stack([IMAGE, IMAGE + 1]))
+    result = Deblur(method="richardson-lucy").run(stack, [two_by_two(), two_by_two()], engine=engine)
+    assert len(result.psf) == 2
+    with pytest.raises(InvalidInputError, match="one map per plane"):
+        Deblur(method="richardson-lucy").run(stack, [two_by_two()], engine=engine)

@@ -92,9 +92,7 @@ def test_patches_without_texture_are_invalid():
     assert torch.isfinite(dark.patches).all()
     sharp, bright = torch.full((4, 2), 1.0), torch.full((4,), 1e4)
     crops = _crops(4, 168)
-    assert degrade(
-        crops, "gaussian-2", _sampler(), never_empty, parameters=sharp, photons=bright
-    ).valid.all()
+    assert degrade(crops, "gaussian-2", _sampler(), never_empty, parameters=sharp, photons=bright).valid.all()
 
 
 def test_a_gradient_counts_for_little_and_texture_for_all():

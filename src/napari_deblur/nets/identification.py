@@ -1,8 +1,9 @@
 """The network that reads a PSF's parameters off a patch of an image.
 
 Two branches look at the same normalised patch. The spatial branch is a narrow residual network (He et al.
-2016, doi:10.1109/CVPR.2016.90). The spectral branch sees the logarithm of the windowed patch's power spectrum:
-the transfer functions of our families are real, so what a blur does to an image lies there, zeros included.
+2016, doi:10.1109/CVPR.2016.90). The spectral branch sees the logarithm of the windowed patch's power
+spectrum: the transfer functions of our families are real, so what a blur does to an image lies there,
+zeros included.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Weight files and their cards: which networks there are, and loading one that is what its card says.
 
-A network is two files: ``<id>.safetensors`` (fp16 tensors, nothing executable) and ``<id>.json``, its card. The
-card holds the file's sha256, the architecture's configuration, what it was trained on and how well it did. A
-user's own folder, named by the environment variable NAPARI_DEBLUR_WEIGHTS, comes before the shipped one.
+A network is two files: ``<id>.safetensors`` (fp16 tensors, nothing executable) and ``<id>.json``, its
+card. The card holds the file's sha256, the architecture's configuration, what it was trained on and how
+well it did. A user's own folder, named by the environment variable NAPARI_DEBLUR_WEIGHTS, comes before the
+shipped one.
 """
 
 from __future__ import annotations

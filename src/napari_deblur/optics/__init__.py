@@ -1,0 +1,1 @@
+"""Optics: settings, Zernike polynomials, PSF families, maps of them, and measured PSFs."""

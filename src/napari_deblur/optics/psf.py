@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_CUTOFF_CYCLES_PER_PX = 0.22
-"""Cut-off assumed where the optics are unknown: the intensity then ends at 0.44 cycles/px, just inside Nyquist."""
+"""Assumed where the optics are unknown: the intensity then ends at 0.44 cycles/px, just inside Nyquist."""
 _SMALLEST_DEFAULT_PX = 15
 
 

@@ -111,9 +111,9 @@ class Deblur(Step):
         Parameters
         ----------
         image : Image, shape (…, y, x)
-        psf : ndarray or PsfMap or Optics or str or None
-            A kernel, a map, optics to compute the PSF from, the id of a model for a blind estimate, or None
-            for the method's own default.
+        psf : ndarray or PsfMap or list of PsfMap or Optics or str or None
+            A kernel, a map (or one per plane), optics to compute the PSF from, the id of a model for a blind
+            estimate, or None for the method's own default.
         engine : Engine
         run : Run, optional
             Progress and cancel; its seed is replaced by this step's.

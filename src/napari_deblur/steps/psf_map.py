@@ -114,7 +114,7 @@ class EstimatePsfMap(Step):
             step=self.model_dump(mode="json"),
             device=engine.describe(),
             seconds=round(time.perf_counter() - started, 3),
-            input=describe_input(image),
+            input=describe_input(image) | ({"optics": optics.model_dump(mode="json")} if optics else {}),
             weights={self.model: str(card["sha256"])},
             facts={"valid_patches": int(valid.sum()), "patches": int(valid.size), "zoom": round(zoom, 4)},
             notes=list(run.notes),

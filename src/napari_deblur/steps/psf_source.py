@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
     from napari_deblur.methods.base import Method
 
-PsfSource: TypeAlias = NDArray[Any] | PsfMap | Optics | str | None
+PsfSource: TypeAlias = NDArray[Any] | PsfMap | list[PsfMap] | Optics | str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +112,12 @@ def resolve(
         if psf is None:
             raise InvalidInputError("psf", f"must be given for {method.title}", "nothing")
         run.note(f"No PSF was given: it is estimated from the image with {psf}.")
+    shared = not _is_per_plane(psf)
+    if isinstance(psf, list) and not shared:
+        count = len(image.planes())
+        if len(psf) != count:
+            raise InvalidInputError("psf", f"must hold one map per plane ({count})", f"{len(psf)} maps")
+        psf = psf[plane]
     if isinstance(psf, str):
         return _blind(psf, image, plane, engine=engine, run=run, optics=optics)
     if isinstance(psf, PsfMap):
@@ -120,7 +126,7 @@ def resolve(
         if psf.image_shape != image.shape_yx:
             rule = f"must belong to an image of {image.shape_yx} pixels"
             raise InvalidInputError("psf_map", rule, f"a map of an image of {psf.image_shape}")
-        return PlanePsf(psf, description=describe_map(psf), weights=dict(psf.record.get("weights", {})))
+        return PlanePsf(psf, shared, describe_map(psf), dict(psf.record.get("weights", {})))
     if isinstance(psf, Optics):
         from napari_deblur.optics.psf import optics_psf
 
@@ -129,6 +135,11 @@ def resolve(
 
     kernel = prepare_psf(psf, image_shape=image.shape_yx, run=run)
     return PlanePsf(kernel, description={"source": "kernel", "shape": list(kernel.shape)})
+
+
+def _is_per_plane(psf: PsfSource) -> bool:
+    """Return whether a PSF is a list of maps, as a stack's estimate gives it, and no nested list."""
+    return isinstance(psf, list) and bool(psf) and all(isinstance(one, PsfMap) for one in psf)
 
 
 def _blind(

@@ -1,0 +1,181 @@
+"""The command ``depth``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_deblur.cli.options import Option, Values, from_declaration, given
+from napari_deblur.cli.session import (
+    AXES,
+    DEVICE,
+    INPUT,
+    JSON,
+    OPTICS,
+    OUTPUT,
+    OVERWRITE,
+    PIXEL_SIZE,
+    check_outputs,
+    check_suffix,
+    engine_for,
+    number,
+    optics_from,
+    read_input,
+    report_step,
+    session,
+    shown,
+)
+from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.core.image import Image
+from napari_deblur.core.params import declare
+from napari_deblur.steps.calibration import DepthCalibration
+from napari_deblur.steps.depth import EstimateDepth
+from napari_deblur.steps.psf_map import EstimatePsfMap
+
+if TYPE_CHECKING:
+    from napari_deblur.core.run import Run
+    from napari_deblur.optics.psf_map import PsfMap
+    from napari_deblur.optics.settings import Optics
+
+
+def depth_options() -> list[Option]:
+    """Return the options of the command ``depth``."""
+    own = from_declaration(EstimateDepth)
+    taken = {option.name for option in own}
+    mapping = [option for option in from_declaration(EstimatePsfMap) if option.name not in taken]
+    return [
+        replace(INPUT, help="Image, or a PSF map that psf-map wrote (.npz)."),
+        replace(OUTPUT, help="File for the depth: float32 OME-TIFF (.tif), in µm if calibrated."),
+        Option(
+            "calibration",
+            "Calibration that calibrate wrote. Else optics and --axis-deg give µm, or the depth is relative.",
+            "FILE",
+        ),
+        Option("confidence", "File for the confidence, 0 to 1.", "FILE"),
+        Option("surface", "File for the surface in µm: .ply, .obj or .stl.", "FILE"),
+        Option(
+            "relative_height_um", "How tall to draw a surface whose depth is not calibrated, in µm.", "NUMBER"
+        ),
+        *own,
+        *mapping,
+        *OPTICS,
+        AXES,
+        PIXEL_SIZE,
+        OVERWRITE,
+        JSON,
+        DEVICE,
+    ]
+
+
+def depth(values: Values) -> int | None:
+    """Estimate the depth of a surface."""
+    import numpy as np
+
+    from napari_deblur.io.write import check_image_path, write_depth
+
+    step = declare(EstimateDepth, given(values, EstimateDepth))
+    outputs = check_outputs(values, "output", "confidence", "surface", image=values["image"])
+    overwrite = bool(values.get("overwrite"))
+    for name in ("output", "confidence"):
+        if name in outputs:
+            check_image_path(outputs[name], overwrite=overwrite, argument=shown(name))
+    if "surface" in outputs:
+        check_suffix("surface", outputs["surface"], ".ply", ".obj", ".stl")
+    height = number(values, "relative_height_um")
+    calibration = _calibration_file(values)
+    with session("depth") as run:
+        found, image, optics = _map(values, calibration, run.part(0, 9, 10))
+        if calibration is None and optics is not None and step.axis_deg is not None:
+            calibration = DepthCalibration.from_optics(optics, axis_deg=step.axis_deg)
+        result = step.run(found, calibration=calibration, image=image, run=run.part(9, 10, 10))
+    # Before anything is written: the surface may lack a scale.
+    surface = result.surface(relative_height_um=height) if "surface" in outputs else None
+    for name in ("output", "confidence"):
+        if name in outputs:
+            write_depth(
+                result,
+                outputs[name],
+                confidence=name == "confidence",
+                overwrite=overwrite,
+            )
+    if surface is not None:
+        from napari_deblur.io.mesh import write_mesh
+
+        write_mesh(surface, outputs["surface"], overwrite, shown("surface"))
+    low, high = float(np.nanmin(result.depth_um)), float(np.nanmax(result.depth_um))
+    report_step(values, outputs, result.record, [f"depth {low:.3g} to {high:.3g} {result.unit}"])
+    return None
+
+
+def _calibration_file(values: Values) -> DepthCalibration | None:
+    from napari_deblur.io.read import existing
+
+    if "calibration" not in values:
+        return None
+    return DepthCalibration.load(existing(values["calibration"], "calibration"))
+
+
+def _map(
+    values: Values, calibration: DepthCalibration | None, run: Run
+) -> tuple[PsfMap, Image | None, Optics | None]:
+    from napari_deblur.io.read import existing
+    from napari_deblur.optics.psf_map import PsfMap
+
+    if Path(values["image"]).suffix.lower() == ".npz":
+        return PsfMap.load(existing(values["image"], "image")), None, None
+    image = read_input(values)
+    if image.data.ndim > 2:
+        raise InvalidInputError("image", "must be one plane (y, x) for depth", f"shape {image.data.shape}")
+    settings = given(values, EstimatePsfMap)
+    if calibration is not None:
+        settings.setdefault("model", calibration.model)
+    optics = optics_from(values, image)
+    found = declare(EstimatePsfMap, settings).run(image, engine=engine_for(values), run=run, optics=optics)
+    assert not isinstance(found, list)
+    return found, image, optics
+
+
+def calibrate_options() -> list[Option]:
+    """Return the options of the command ``calibrate``."""
+    return [
+        Option("psf_map", "PSF map of a flat, textured sample that is tilted (.npz).", "MAP", "position"),
+        Option("output", "File for the calibration (.json).", "OUT", short="-o", required=True),
+        Option("tilt_deg", "Angle between the sample and the focal plane.", "NUMBER", required=True),
+        Option(
+            "azimuth_deg",
+            "Direction in which the sample goes away from the objective: 0 to the right, 90 downwards.",
+            "NUMBER",
+            required=True,
+        ),
+        Option(
+            "fit_azimuth",
+            "Find the direction in the map; --azimuth-deg then says only which way.",
+            kind="flag",
+        ),
+        PIXEL_SIZE,
+        OVERWRITE,
+    ]
+
+
+def calibrate(values: Values) -> int | None:
+    """Calibrate depth with a tilted sample."""
+    from napari_deblur.io.read import existing
+    from napari_deblur.optics.psf_map import PsfMap
+
+    outputs = check_outputs(values, "output", image=values["psf_map"])
+    check_suffix("output", outputs["output"], ".json")
+    found = DepthCalibration.from_tilted_plane(
+        PsfMap.load(existing(values["psf_map"], "psf_map")),
+        tilt_deg=number(values, "tilt_deg") or 0.0,
+        azimuth_deg=number(values, "azimuth_deg") or 0.0,
+        fit_azimuth=bool(values.get("fit_azimuth")),
+        pixel_size_um=number(values, "pixel_size_um"),
+    )
+    found.save(outputs["output"], overwrite=bool(values.get("overwrite")))
+    low, high = found.depth_range_um
+    spread = f", residual {found.residual_um:.3g} µm" if found.residual_um is not None else ""
+    print(f"output: {outputs['output']}")
+    print(f"lens axis {math.degrees(found.axis_rad):.3g}°, depths {low:.3g} to {high:.3g} µm{spread}")
+    return None

@@ -1,0 +1,206 @@
+"""The commands that run one step on one image: background, psf-map, deblur, depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_deblur.cli.options import Option, Values, from_declaration, given
+from napari_deblur.cli.psf import PSF_OPTIONS, psf_from
+from napari_deblur.cli.session import (
+    AXES,
+    DEVICE,
+    INPUT,
+    JSON,
+    OPTICS,
+    OUTPUT,
+    OVERWRITE,
+    PIXEL_SIZE,
+    check_outputs,
+    check_suffix,
+    engine_for,
+    optics_from,
+    read_input,
+    report_step,
+    session,
+    shown,
+)
+from napari_deblur.core.errors import CancelledError, InvalidInputError
+from napari_deblur.core.image import Image
+from napari_deblur.core.params import declare
+from napari_deblur.core.record import Record
+from napari_deblur.methods.base import Method, make_method, method_id, registry
+from napari_deblur.steps.background import RemoveBackground
+from napari_deblur.steps.deblur import Deblur
+from napari_deblur.steps.psf_map import EstimatePsfMap
+
+if TYPE_CHECKING:
+    from napari_deblur.optics.psf_map import PsfMap
+
+_COMMON = [AXES, PIXEL_SIZE, OVERWRITE, JSON]
+KEEP_PARTIAL = Option(
+    "keep_partial", "After Ctrl-C, write what was done so far, marked as partial.", kind="flag"
+)
+
+
+def background_options() -> list[Option]:
+    """Return the options of the command ``background``."""
+    more = Option("background_output", "File for the background that was taken off.", "FILE")
+    return [INPUT, OUTPUT, more, *from_declaration(RemoveBackground), *_COMMON, KEEP_PARTIAL]
+
+
+def background(values: Values) -> int | None:
+    """Take the background off an image."""
+    from napari_deblur.io.write import check_image_path, write_image
+
+    step = declare(RemoveBackground, given(values, RemoveBackground))
+    outputs = check_outputs(values, "output", "background_output", image=values["image"])
+    overwrite = bool(values.get("overwrite"))
+    for name, path in outputs.items():
+        check_image_path(path, overwrite=overwrite, argument=shown(name))
+    image = read_input(values)
+    with session("background") as run:
+        result = step.run(image, run=run)
+    _unless_cancelled(result.partial, values)
+    for name, part in (("output", result.image), ("background_output", result.background)):
+        if name in outputs:
+            write_image(part, outputs[name], result.record, overwrite, shown(name))
+    report_step(values, outputs, result.record)
+    return 130 if result.partial else None
+
+
+def psf_map_options() -> list[Option]:
+    """Return the options of the command ``psf-map``."""
+    output = replace(OUTPUT, help="File to write the map to (.npz).")
+    more = Option("table", "File for the map as a table, one line per position (.csv or .json).", "FILE")
+    return [INPUT, output, more, *from_declaration(EstimatePsfMap), *OPTICS, *_COMMON, DEVICE]
+
+
+def psf_map(values: Values) -> int | None:
+    """Map the PSF over the field of view."""
+    from napari_deblur.io.tables import check_table_path, write_psf_map_table
+
+    step = declare(EstimatePsfMap, given(values, EstimatePsfMap))
+    outputs = check_outputs(values, "output", "table", image=values["image"])
+    check_suffix("output", outputs["output"], ".npz")
+    if "table" in outputs:
+        check_table_path(outputs["table"], shown("table"))
+    image = read_input(values)
+    paths = _paths_of_maps(outputs["output"], image, overwrite=bool(values.get("overwrite")))
+    if len(paths) > 1 and "table" in outputs:
+        raise InvalidInputError("table", "must be left out for a stack", f"{len(paths)} planes")
+    optics = optics_from(values, image)
+    with session("psf-map") as run:
+        found = step.run(image, engine=engine_for(values), run=run, optics=optics)
+    maps = found if isinstance(found, list) else [found]
+    overwrite = bool(values.get("overwrite"))
+    for one, path in zip(maps, paths, strict=True):
+        one.save(path, overwrite=overwrite)
+    if "table" in outputs:
+        write_psf_map_table(maps[0], outputs["table"], overwrite=overwrite, argument=shown("table"))
+    if len(paths) > 1:
+        outputs = {f"map {number}": path for number, path in enumerate(paths)}
+    report_step(values, outputs, maps[-1].record, _map_lines(maps[0]))
+    return None
+
+
+def _paths_of_maps(path: Path, image: Image, *, overwrite: bool) -> list[Path]:
+    """Return one path per plane: the given one for one plane, numbered ones for a stack."""
+    from napari_deblur.core.atomic import check_output
+
+    count = len(image.planes())
+    if count == 1:
+        return [path]
+    numbered = [path.with_name(f"{path.stem}_{number:04d}{path.suffix}") for number in range(count)]
+    return [check_output(one, overwrite=overwrite, argument=shown("output")) for one in numbered]
+
+
+def deblur_options(method: type[Method]) -> list[Option]:
+    """Return the options of the command ``deblur`` for a method."""
+    mine = from_declaration(method)
+    names = {option.name for option in mine}
+    step = [option for option in from_declaration(Deblur, skip=["method"]) if option.name not in names]
+    more = [
+        Option("psf_output", "File for the PSF that was used: .npz for a map, else an image.", "FILE"),
+        Option(
+            "residual", "File for what the result does not explain: input minus result blurred again.", "FILE"
+        ),
+    ]
+    return [INPUT, OUTPUT, *PSF_OPTIONS, *OPTICS, *mine, *step, *more, *_COMMON, DEVICE, KEEP_PARTIAL]
+
+
+def deblur(values: Values, method: type[Method]) -> int | None:
+    """Deblur an image with one method."""
+    from napari_deblur.io.write import check_image_path, write_image
+
+    chosen = make_method(method_id(method), **given(values, method))
+    own = _own(method)
+    settings = {name: value for name, value in values.items() if name in own}
+    step = declare(Deblur, {**settings, "method": chosen})
+    outputs = check_outputs(values, "output", "residual", "psf_output", image=values["image"])
+    overwrite = bool(values.get("overwrite"))
+    for name in ("output", "residual"):
+        if name in outputs:
+            check_image_path(outputs[name], overwrite=overwrite, argument=shown(name))
+    image = read_input(values)
+    psf, optics, source = psf_from(values, image)
+    with session("deblur") as run:
+        result = step.run(image, psf, engine=engine_for(values), run=run, optics=optics)
+    _unless_cancelled(result.partial, values)
+    record = result.record
+    if source is not None:
+        record = replace(record, psf={**record.psf, "path": str(source.resolve())})
+    for name, part in (("output", result.image), ("residual", result.residual)):
+        if name in outputs:
+            write_image(part, outputs[name], record, overwrite, shown(name))
+    if "psf_output" in outputs:
+        _write_psf(result.psf, outputs["psf_output"], image, record, overwrite)
+    report_step(values, outputs, record)
+    return 130 if result.partial else None
+
+
+def _own(method: type[Method]) -> set[str]:
+    return set(Deblur.model_fields) - {"kind", "method"} - set(method.model_fields)
+
+
+def _write_psf(psf: Any, path: Path, image: Image, record: Record, overwrite: bool) -> None:
+    from napari_deblur.io.write import write_psf
+    from napari_deblur.optics.psf_map import PsfMap
+
+    if isinstance(psf, PsfMap):
+        check_suffix("psf_output", path, ".npz")
+        psf.save(path, overwrite=overwrite)
+    elif isinstance(psf, list):
+        raise InvalidInputError(
+            "psf_output", "must be left out for a stack: each plane has its own map", repr(str(path))
+        )
+    else:
+        write_psf(psf, path, pixel_size_um=image.pixel_size_um, record=record, overwrite=overwrite)
+
+
+def _unless_cancelled(partial: bool, values: Values) -> None:
+    if partial and not values.get("keep_partial"):
+        raise CancelledError("cancelled")
+
+
+def _map_lines(found: PsfMap) -> list[str]:
+    import numpy as np
+
+    usable = (
+        found.parameters[found.valid]
+        if found.valid.any()
+        else found.parameters.reshape(-1, found.parameters.shape[-1])
+    )
+    lines = [
+        f"{found.grid_shape[0]} × {found.grid_shape[1]} positions, {int(found.valid.sum())} of them valid"
+    ]
+    for index, name in enumerate(found.parameter_names):
+        low, middle, high = np.percentile(usable[:, index], (5, 50, 95))
+        lines.append(f"{name}: median {middle:.3g}, 5 to 95 % {low:.3g} to {high:.3g}")
+    return lines
+
+
+def deblur_methods() -> dict[str, type[Method]]:
+    """Return the methods that the command ``deblur`` offers."""
+    return dict(registry())
