@@ -44,7 +44,7 @@ def axis_error_degrees(found: Predictions) -> float:
     return float(np.degrees(np.median(np.abs(turn))))
 
 
-def evaluate_model(model: str, data_dir: Path, count: int) -> dict[str, Any]:
+def evaluate_model(model: str, data_dir: Path, count: int, views: int) -> dict[str, Any]:
     """Return the figures of one network."""
     network, card = load_network(model)
     if not isinstance(network, IdentificationNet):
@@ -56,24 +56,18 @@ def evaluate_model(model: str, data_dir: Path, count: int) -> dict[str, Any]:
         VALIDATION: micrograph_pool(crop, data_dir, "validation"),
         TEST: micrograph_pool(crop, data_dir, "test"),
     }
-    result: dict[str, Any] = {"sha256": card["sha256"], "floor": FLOORS[model]}
+    result: dict[str, Any] = {"sha256": card["sha256"], "floor": FLOORS[model], "views": views}
     for name, pool in pools.items():
-        found = predict(network, held_out(pool, model, count, SEED, settings))
+        found = predict(network, held_out(pool, model, count, SEED, settings), views)
         result[name] = figures(model, found)
         if model == "zernike-3":
             result[name]["axis_median_error_degrees"] = round(axis_error_degrees(found), 2)
-    result["mean R² by peak photons"] = {
-        name: {
-            f"{level:g}": round(
-                r_squared(
-                    model, predict(network, held_out(pools[name], model, count // 4, SEED, settings, level))
-                )["mean"],
-                4,
-            )
-            for level in PHOTON_LEVELS
-        }
-        for name in (SCENES, TEST)
-    }
+    levels: dict[str, dict[str, float]] = {SCENES: {}, TEST: {}}
+    for name, scores in levels.items():
+        for level in PHOTON_LEVELS:
+            batches = held_out(pools[name], model, count // 4, SEED, settings, level)
+            scores[f"{level:g}"] = round(r_squared(model, predict(network, batches, views))["mean"], 4)
+    result["mean R² by peak photons"] = levels
     result["passes"] = all(result[name]["mean"] >= FLOORS[model] for name in (SCENES, TEST))
     return result
 
@@ -97,7 +91,9 @@ def write_into_card(model: str, result: dict[str, Any]) -> None:
     card = json.loads(path.read_text(encoding="utf-8"))
     if card["sha256"] != result["sha256"]:
         raise RuntimeError(f"the card {path} changed during the benchmark")
-    card["held_out"] = {name: result[name] for name in (SCENES, VALIDATION, TEST)}
+    card["held_out"] = {name: result[name] for name in (SCENES, VALIDATION, TEST)} | {
+        "views": result["views"]
+    }
     card["held_out"]["mean R² by peak photons"] = result["mean R² by peak photons"]
     path.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -108,13 +104,14 @@ def main() -> None:
         __doc__,
         data={"type": Path, "required": True, "help": "folder with train_micro"},
         patches={"type": int, "default": 4096, "help": "patches per set"},
+        views={"type": int, "default": 1, "help": "mirrored and transposed views to average over"},
         models={"nargs": "+", "default": list(FLOORS)},
         update_cards={
             "action": "store_true",
             "help": "write the figures into the cards of the weights tested",
         },
     )
-    results = {model: evaluate_model(model, args.data, args.patches) for model in args.models}
+    results = {model: evaluate_model(model, args.data, args.patches, args.views) for model in args.models}
     print_table(results)
     report("PSF identification", results, args.json)
     if args.update_cards:

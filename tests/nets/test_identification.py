@@ -7,7 +7,7 @@ import torch
 
 from napari_deblur.core.errors import InvalidInputError, WeightsError
 from napari_deblur.nets.identification import build, default_config, normalise
-from napari_deblur.nets.targets import decode, encode, targets
+from napari_deblur.nets.targets import decode, encode, mirror, targets, transpose
 from napari_deblur.optics.psf import FAMILIES, family
 
 SMALL = {
@@ -123,3 +123,36 @@ def test_a_config_of_something_else_is_refused(change):
 def test_the_compact_network_ships_in_under_five_megabytes():
     count = sum(parameter.numel() for parameter in build(default_config("zernike-3")).parameters())
     assert 2 * count < 5e6
+
+
+@pytest.mark.parametrize("model", list(FAMILIES))
+def test_mirroring_and_transposing_quantities_is_what_it_does_to_kernels(model):
+    chosen, parameters = family(model), _draw(model, 6)
+    kernels, values = chosen.kernels(parameters, 21), encode(model, parameters)
+
+    def kernels_of(changed):
+        return chosen.kernels(decode(model, changed, torch.zeros_like(changed))[0], 21)
+
+    torch.testing.assert_close(kernels_of(mirror(model, values)), kernels.flip(-2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(kernels_of(mirror(model, values)), kernels.flip(-1), atol=1e-5, rtol=0)
+    turned = kernels_of(transpose(model, values))
+    torch.testing.assert_close(turned, kernels.transpose(-2, -1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("model", ["gaussian-2", "zernike-3"])
+def test_the_mean_over_eight_views_turns_with_the_patch(model):
+    network = _network(model)
+    patch = torch.rand((1, 128, 128), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        values, errors, _ = network.regress(patch, 8)
+        mirrored, _, _ = network.regress(patch.flip(-1), 8)
+        transposed, other_errors, _ = network.regress(patch.transpose(-2, -1), 8)
+    torch.testing.assert_close(mirrored, mirror(model, values), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(transposed, transpose(model, values), atol=1e-4, rtol=1e-4)
+    assert torch.all(errors > 0)
+    assert torch.all(other_errors > 0)
+
+
+def test_an_odd_number_of_views_is_refused():
+    with pytest.raises(InvalidInputError, match="views must be 1, 2, 4 or 8"):
+        _network().estimate(torch.rand((1, 128, 128)), views=3)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_deblur.core.errors import InvalidInputError, WeightsError
-from napari_deblur.nets.targets import decode, targets
+from napari_deblur.nets.targets import decode, mirror, targets, transpose
 
 PATCH_PX = 128
 ARCHITECTURE = "identification"
@@ -177,13 +177,41 @@ class IdentificationNet(nn.Module):
         log_variance = self.spread(features.detach()).float().clamp(-9, 3)
         return self.mean(hidden).float(), log_variance, self.validity(hidden).float().squeeze(1)
 
-    def estimate(self, patches: Tensor) -> Estimate:
-        """Return parameters, errors and validity of patches (batch, [1,] patch, patch)."""
-        mean, log_variance, logit = self(patches)
-        values = mean * self.scale + self.center
-        errors = torch.exp(log_variance / 2) * self.scale
+    def estimate(self, patches: Tensor, views: int = 1) -> Estimate:
+        """Return parameters, errors and validity of patches (batch, [1,] patch, patch).
+
+        Parameters
+        ----------
+        patches : Tensor
+        views : {1, 2, 4, 8}
+            Number of mirrored and transposed views to average over: more accurate, and as many times slower.
+        """
+        values, errors, logit = self.regress(patches, views)
         parameters, spread = decode(self.model, values, errors)
         return Estimate(parameters, spread, torch.sigmoid(logit))
+
+    def regress(self, patches: Tensor, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the regressed quantities and their errors (batch, K), unscaled, and validity logits (batch,)."""
+        if views not in (1, 2, 4, 8):
+            raise InvalidInputError("views", "must be 1, 2, 4 or 8", views)
+        found = [self._view(patches, number) for number in range(views)]
+        values, errors, logits = (torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True))
+        return values, errors, logits
+
+    def _view(self, patches: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Regress one of the eight views and map its quantities back to the patch as it is.
+
+        Bit 0 exchanges the axes, bit 1 mirrors y, bit 2 mirrors x, in this order.
+        """
+        transposed, mirrored = bool(number & 1), [axis for bit, axis in ((2, -2), (4, -1)) if number & bit]
+        seen = patches.transpose(-2, -1) if transposed else patches
+        mean, log_variance, logit = self(seen.flip(mirrored) if mirrored else seen)
+        values, errors = mean * self.scale + self.center, torch.exp(log_variance / 2) * self.scale
+        if len(mirrored) == 1:
+            values = mirror(self.model, values)
+        if transposed:
+            values, errors = transpose(self.model, values), transpose(self.model, errors).abs()
+        return values, errors, logit
 
 
 def normalise(patches: Tensor) -> Tensor:

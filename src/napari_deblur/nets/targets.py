@@ -87,3 +87,18 @@ def decode(model: str, values: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
             parameters.append(value.clamp(low, high))
             spreads.append(error)
     return torch.stack(parameters, dim=-1), torch.stack(spreads, dim=-1)
+
+
+def mirror(model: str, values: Tensor) -> Tensor:
+    """Return the regressed quantities (batch, K) of the patch mirrored along y (or along x: the same)."""
+    signs = [-1.0 if name == _SIN else 1.0 for name in targets(model).names]
+    return values * values.new_tensor(signs)
+
+
+def transpose(model: str, values: Tensor) -> Tensor:
+    """Return the regressed quantities (batch, K) of the patch with y and x exchanged."""
+    names = targets(model).names
+    signs = [-1.0 if name == _COS else 1.0 for name in names]
+    exchanged = {"sigma_y_px": "sigma_x_px", "sigma_x_px": "sigma_y_px"}
+    order = [names.index(exchanged.get(name, name)) for name in names]
+    return values[..., order] * values.new_tensor(signs)

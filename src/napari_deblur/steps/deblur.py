@@ -71,7 +71,7 @@ class Deblur(Step):
         unit="grey values",
     )
     eigen_tolerance: float = Param(
-        0.01,
+        0.03,
         gt=0,
         le=0.5,
         step=0.005,

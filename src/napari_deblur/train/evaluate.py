@@ -54,16 +54,14 @@ def held_out(
 
 
 @torch.no_grad()
-def predict(network: IdentificationNet, batches: list[Batch]) -> Predictions:
-    """Run a network in evaluation mode over held-out batches."""
+def predict(network: IdentificationNet, batches: list[Batch], views: int = 1) -> Predictions:
+    """Run a network in evaluation mode over held-out batches, averaging over ``views`` of each patch."""
     device = next(network.parameters()).device
     columns: list[list[Tensor]] = [[], [], [], [], [], []]
     for batch in batches:
-        mean, log_variance, logit = network(batch.patches.to(device))
-        values = mean * network.scale + network.center
-        error = torch.exp(log_variance / 2) * network.scale
+        values, errors, logit = network.regress(batch.patches.to(device), views)
         true = encode(network.model, batch.parameters)
-        row = (true, values, error, batch.valid, torch.sigmoid(logit), batch.photons)
+        row = (true, values, errors, batch.valid, torch.sigmoid(logit), batch.photons)
         for column, value in zip(columns, row, strict=True):
             column.append(value.cpu())
     return Predictions(*(torch.cat(column).numpy() for column in columns))

@@ -1,0 +1,1 @@
+"""The napari docks, their layers and their worker; the only part that knows Qt and napari."""

@@ -1,0 +1,205 @@
+"""A PSF map as layers over the image it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_deblur.optics.psf import family
+from napari_deblur.ui.layers import Placement, provenance
+from napari_deblur.ui.results import put_layer, remove_layers
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
+
+    from napari_deblur.optics.psf_map import PsfMap
+
+POWER, AXIS = "astigmatism_waves", "axis_rad"
+_UNITS = ("px", "waves", "rad")
+_ENERGY_SHOWN = 0.98
+_LARGEST_MOSAIC_BYTES = 200e6
+_LEAST_SPREAD = 0.1
+
+
+def readable(name: str) -> str:
+    """Return ``defocus (waves)`` for ``defocus_waves``."""
+    words, unit = split_unit(name)
+    return f"{words} ({unit})" if unit else words
+
+
+def split_unit(name: str) -> tuple[str, str]:
+    """Return ``defocus`` and ``waves`` for ``defocus_waves``."""
+    words, _, unit = name.rpartition("_")
+    return (words.replace("_", " "), unit) if unit in _UNITS else (name.replace("_", " "), "")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where a map's positions lie.
+
+    Attributes
+    ----------
+    first_px : ndarray, shape (2,)
+        Position (y, x) of the first centre.
+    step_px : ndarray, shape (2,)
+        Distance of centres.
+    """
+
+    first_px: NDArray[np.float64]
+    step_px: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, psf_map: PsfMap) -> Grid:
+        """Read the grid off a map; its positions are even to half a pixel."""
+        centers = np.asarray(psf_map.centers_px, dtype=np.float64)
+        steps = []
+        for axis, positions in enumerate((centers[:, 0, 0], centers[0, :, 1])):
+            alone = psf_map.image_shape[axis]
+            count = len(positions) - 1
+            steps.append(float(positions[-1] - positions[0]) / count if count else float(alone))
+        return cls(centers[0, 0], np.asarray(steps))
+
+
+def mosaic(psf_map: PsfMap) -> NDArray[np.float32]:
+    """Return the local PSFs side by side, each stretched to its own maximum, shape (rows · k, cols · k)."""
+    kernels = psf_map.kernels()
+    size = kernels.shape[-1]
+    mean = kernels.mean(axis=(0, 1))
+    half = size // 2
+    windows = [slice(half - radius, half + radius + 1) for radius in range(1, half + 1)]
+    keep = next((w for w in windows if mean[w, w].sum() > _ENERGY_SHOWN), slice(None))
+    cut = kernels[..., keep, keep]
+    cut = np.sqrt(cut / cut.max(axis=(-2, -1), keepdims=True).clip(min=1e-12))
+    rows, cols, side, _ = cut.shape
+    return np.ascontiguousarray(cut.transpose(0, 2, 1, 3).reshape(rows * side, cols * side), dtype=np.float32)
+
+
+def mosaics(maps: list[PsfMap], leading: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """Return the mosaics of all planes; None where they would take too much memory."""
+    first = mosaic(maps[0])
+    if first.nbytes * len(maps) > _LARGEST_MOSAIC_BYTES:
+        return None
+    rest = [mosaic(other) for other in maps[1:]]
+    if any(other.shape != first.shape for other in rest):
+        return None
+    return np.stack([first, *rest]).reshape(*leading, *first.shape) if leading else first
+
+
+def astigmatism_lines(maps: list[PsfMap], leading: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return lines along the astigmatism's axis, their length in proportion to its power.
+
+    Returns
+    -------
+    ndarray, shape (n, 2, ndim)
+        Start and direction in pixels of the image; only valid patches.
+    """
+    strongest = max(float(one.parameters[..., one.parameter_names.index(POWER)].max()) for one in maps) or 1.0
+    lines = []
+    for index, one in enumerate(maps):
+        plane = np.unravel_index(index, leading) if leading else ()
+        power = one.parameters[..., one.parameter_names.index(POWER)][one.valid]
+        axis = one.parameters[..., one.parameter_names.index(AXIS)][one.valid]
+        length = 0.8 * float(Grid.of(one).step_px.min()) * power / max(strongest, 1e-6)
+        direction = np.stack([np.sin(axis), np.cos(axis)], axis=-1) * length[:, None]
+        start = one.centers_px[one.valid] - direction / 2
+        line = np.zeros((len(power), 2, len(leading) + 2), np.float32)
+        line[:, 0, : len(leading)] = plane
+        line[:, 0, -2:], line[:, 1, -2:] = start, direction
+        lines.append(line)
+    return np.concatenate(lines)
+
+
+def _limits(values: NDArray[np.float32], low: float, high: float, name: str) -> tuple[float, float]:
+    """Return contrast limits: the map's spread, but never so narrow that noise looks like a trend."""
+    if name == AXIS:
+        return 0.0, float(np.pi)
+    least = _LEAST_SPREAD * (high - low)
+    start, stop = float(values.min()), float(values.max())
+    missing = max(0.0, least - (stop - start)) / 2
+    return start - missing, stop + missing
+
+
+def add_overlays(
+    viewer: Viewer,
+    name: str,
+    placement: Placement,
+    maps: list[PsfMap],
+    leading: tuple[int, ...],
+    mosaic_data: NDArray[np.float32] | None,
+    *,
+    preview: bool = False,
+) -> list[Layer]:
+    """Show maps over their image, in place of what was shown for it before.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    name : str
+        Of the input layer.
+    placement : Placement
+        Of the input, or of the part of it that the maps cover.
+    maps : list of PsfMap
+        One, or one per plane.
+    leading : tuple of int
+        Shape of the leading axes that the maps cover; empty for a single plane.
+    mosaic_data : ndarray or None
+        From `mosaics`.
+    preview : bool
+        Whether the maps cover a part only.
+
+    Returns
+    -------
+    list of Layer
+        An image per parameter, invalid patches, astigmatism's axis, mosaic.
+    """
+    first = maps[0]
+    grid = Grid.of(first)
+    place = placement if leading else placement.last(2)
+    coarse = place.at(grid.first_px, grid.step_px)
+    end = " · preview" if preview else ""
+    added: list[Layer] = []
+
+    def put(kind: str, data: NDArray[Any], where: Placement, quantity: str, **look: Any) -> None:
+        about = provenance(first.record, role="overlay", of=name, quantity=quantity)
+        title = f"{name} · {quantity}{end}"
+        layer = put_layer(viewer, kind, data, where, name=title, metadata=about, **look)
+        added.append(layer)
+        if quantity == readable(first.parameter_names[0]):
+            layer.colorbar.visible = True
+
+    def stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack(arrays).reshape(*leading, *arrays[0].shape) if leading else arrays[0]
+
+    if mosaic_data is not None:
+        step = grid.step_px / (np.asarray(mosaic_data.shape[-2:]) / np.asarray(first.grid_shape))
+        corner = grid.first_px - grid.step_px / 2 + step / 2
+        look = {"colormap": "inferno", "contrast_limits": (0, 1), "visible": False}
+        put("image", mosaic_data, place.at(corner, step), "local PSFs", **look)
+    ranges = family(first.model).parameter_ranges
+    for index, parameter in reversed(list(enumerate(first.parameter_names))):
+        values = stacked([one.parameters[..., index] for one in maps])
+        put(
+            "image",
+            values,
+            coarse,
+            readable(parameter),
+            contrast_limits=_limits(values, *ranges[parameter], parameter),
+            colormap="hsv" if parameter == AXIS else "viridis",
+            interpolation2d="nearest" if parameter == AXIS else "linear",
+            blending="translucent",
+            opacity=0.55,
+            visible=index == 0,
+        )
+    red = {0: "transparent", 1: "red", None: "transparent"}
+    invalid = stacked([(~one.valid).astype(np.uint8) for one in maps])
+    put("labels", invalid, coarse, "invalid patches", colormap=red, opacity=0.35)
+    if {POWER, AXIS} <= set(first.parameter_names):
+        width = max(1.0, float(grid.step_px.min()) / 14)
+        look = {"vector_style": "line", "edge_width": width, "edge_color": "white"}
+        put("vectors", astigmatism_lines(maps, leading), place, "astigmatism axis", **look)
+    remove_layers(viewer, "overlay", name, keep=added)
+    return added

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_deblur import samples
+from napari_deblur.steps.calibration import DepthCalibration
+from napari_deblur.ui.calibration_panel import FocusStack, TiltedPlane
+from napari_deblur.ui.depth_dock import DepthDock, surface_placement
+from napari_deblur.ui.layers import METADATA_KEY, Placement
+from napari_deblur.ui.maps import MapEntry, map_store
+from napari_deblur.ui.writers import write_surface_layer
+
+
+@pytest.fixture
+def dock(opened):
+    dock = opened(DepthDock)
+    return dock
+
+
+@pytest.fixture
+def cells(viewer, sample):
+    place = {"scale": (640, 640), "units": ("nm", "nm"), "translate": (5000, 7000)}
+    layer = viewer.add_image(sample.image.data, name="cells", **place)
+    entry = MapEntry("cells", (sample.psf_map(32),), (), (), Placement.of(layer))
+    map_store(viewer).add(entry)
+    return layer
+
+
+def calibrate(dock):
+    dock.calibration.tilted.set(TiltedPlane(tilt_deg=12, azimuth_deg=90))
+    dock.calibration.fit_button.click()
+
+
+@pytest.mark.window
+def test_depth_in_micrometres_from_a_tilted_plane(viewer, dock, cells, sample, idle, qtbot):
+    assert "zernike-3" in dock.map_text.text()
+    calibrate(dock)
+    assert "tilted plane" in dock.calibration.text.text()
+    dock.run_button.click()
+    idle()
+    depth = viewer.layers["cells · depth (µm)"]
+    known = np.isfinite(depth.data)
+    assert known.mean() > 0.9
+    span = np.ptp(sample.depth_um)
+    assert np.abs(depth.data - sample.depth_um)[known].max() < 0.05 * span
+    confidence = viewer.layers["cells · depth confidence"]
+    for layer in (depth, confidence):
+        np.testing.assert_array_equal(layer.scale, cells.scale)
+        np.testing.assert_array_equal(layer.translate, cells.translate)
+        about = layer.metadata[METADATA_KEY]
+        assert about == json.loads(json.dumps(about))
+        assert about["calibrated"] is True
+    assert dock.picker.layer() is cells
+    assert dock.picker.count() == 1, "depth is no input"
+
+
+def test_the_surface_lies_over_the_image(viewer, dock, cells, sample, idle):
+    calibrate(dock)
+    dock.run()
+    idle()
+    surface = viewer.layers["cells · surface"]
+    vertices, faces, values = surface.data
+    assert len(values) == len(vertices)
+    last = vertices[:, 1:].argmax(axis=0)[0]
+    row, col = vertices[last][1:] / 0.64
+    expected = cells.data_to_world((row, col))
+    np.testing.assert_allclose(surface.data_to_world(vertices[last])[1:], expected, rtol=1e-5)
+    height = surface.data_to_world(vertices[last])[0]
+    assert height == pytest.approx(1000 * vertices[last][0], rel=1e-4), "z in the layer's unit, nm"
+    assert faces.max() < len(vertices)
+
+
+def test_the_surface_is_written_in_micrometres(viewer, dock, cells, idle, tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    calibrate(dock)
+    dock.run()
+    idle()
+    layer = viewer.layers["cells · surface"]
+    path = tmp_path / "surface.ply"
+    meta = dict(zip(("data", "meta", "kind"), layer.as_layer_data_tuple(), strict=True))["meta"]
+    assert write_surface_layer(str(path), layer.data, meta) == [str(path)]
+    mesh = trimesh.load(path, process=False)
+    np.testing.assert_allclose(mesh.vertices[:, ::-1], layer.data[0], atol=1e-3)
+
+
+def test_without_calibration_it_is_relative(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    depth = viewer.layers["cells · depth (relative)"]
+    assert depth.metadata[METADATA_KEY]["calibrated"] is False
+    assert "cells · depth (µm)" not in viewer.layers
+    assert "cells · surface" in viewer.layers
+
+
+def test_calibrations_are_saved_and_loaded(viewer, dock, cells, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    calibrate(dock)
+    made = dock.calibration.calibration
+    path = str(tmp_path / "calibration.json")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (path, ""))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args: (path, ""))
+    dock.calibration.save_button.click()
+    dock.calibration.clear_button.click()
+    assert dock.calibration.calibration is None
+    assert not dock.calibration.save_button.isEnabled()
+    dock.calibration.load_button.click()
+    assert dock.calibration.calibration == made
+    assert DepthCalibration.load(path) == made
+
+
+def test_a_file_that_is_no_calibration_is_named(viewer, dock, notes, tmp_path, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog
+
+    path = tmp_path / "other.json"
+    path.write_text("{}")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args: (str(path), ""))
+    dock.calibration.load_button.click()
+    assert "must be a depth calibration saved by napari-deblur" in notes[0][1]
+
+
+def test_from_optics(viewer, dock, cells, sample, idle):
+    panel = dock.calibration
+    panel.kind.setCurrentIndex(panel.kind.findData("optics"))
+    assert panel.optics.form.fields["pixel_size_um"].value() == pytest.approx(0.64)
+    panel.optics.form.set(sample.optics)
+    panel.lens.fields["axis_deg"].set(0.0)
+    panel.fit_button.click()
+    dock.run()
+    idle()
+    assert "cells · depth (µm)" in viewer.layers
+
+
+def test_from_a_stack_of_maps(viewer, dock, sample, notes):
+    maps = []
+    for z in (-10.0, 0.0, 10.0):
+        waves = np.full((6, 6), z * sample.optics.defocus_waves_per_um)
+        centers = np.stack(np.meshgrid(*[np.arange(16, 192, 32)] * 2, indexing="ij"), axis=-1)
+        maps.append(
+            type(sample.psf_map()).from_parameters(
+                "zernike-3",
+                samples.zernike_3_parameters(waves, 0.15, 0.0),
+                centers_px=centers,
+                image_shape=(192, 192),
+            )
+        )
+    layer = viewer.add_image(np.random.default_rng(0).random((3, 192, 192)), name="stack")
+    panel = dock.calibration
+    panel.kind.setCurrentIndex(panel.kind.findData("stack"))
+    panel.stack.set(FocusStack(first_um=-10, step_um=10))
+    panel.fit_button.click()
+    assert "PSF map must exist" in notes[0][1]
+    map_store(viewer).add(MapEntry("stack", tuple(maps), None, (3,), Placement.of(layer)))
+    panel.fit_button.click()
+    assert panel.calibration.depth_range_um == pytest.approx((-10, 10), abs=0.5)
+
+
+def test_no_map_and_missing_values_are_named(viewer, dock, sample, notes):
+    viewer.add_image(sample.image.data, name="cells")
+    dock.run()
+    dock.calibration.fit_button.click()
+    assert "PSF map must exist" in notes[0][1]
+    assert "PSF map must exist" in notes[1][1]
+    map_store(viewer).add(MapEntry("cells", (sample.psf_map(),), (), (), Placement.of(viewer.layers[0])))
+    dock.calibration.fit_button.click()
+    assert "tilt_deg is required" in notes[2][1]
+
+
+@pytest.mark.window
+def test_show_in_3d_and_back(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    before = [layer.visible for layer in viewer.layers]
+    dock.show_button.click()
+    assert viewer.dims.ndisplay == 3
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["cells · surface"]
+    dock.show_button.click()
+    assert viewer.dims.ndisplay == 2
+    assert [layer.visible for layer in viewer.layers] == before
+
+
+def test_a_surface_in_pixels():
+    flat = Placement.from_meta({"scale": (2, 2)}, 2)
+    placed = surface_placement(flat, None)
+    np.testing.assert_array_equal(placed.scale, (2, 2, 2))
+    assert placed.units == ("pixel",) * 3
