@@ -19,7 +19,8 @@ class FakeNet:
     def __init__(self, n_parameters):
         self.n_parameters = n_parameters
 
-    def estimate(self, patches):
+    def estimate(self, patches, views=1):
+        self.views = views
         parameters = torch.zeros(len(patches), self.n_parameters)
         parameters[:, 0] = patches.mean(dim=(-2, -1))
         valid = (patches.std(dim=(-2, -1)) > 0.01).float()
@@ -31,7 +32,8 @@ class FakeNet:
 class FakeEngine(Engine):
     def network(self, model):
         card = {"config": {"patch_px": 128}, "cutoff_cycles_per_px": 0.22, "sha256": "abc"}
-        return FakeNet(3 if model == "zernike-3" else 2), card
+        self.net = FakeNet(3 if model == "zernike-3" else 2)
+        return self.net, card
 
 
 @pytest.fixture
@@ -85,6 +87,13 @@ def test_optics_bring_the_image_to_the_networks_cutoff(engine):
     assert_allclose(rows[0], 127.5)
     assert_allclose(rows[-1], 600 - 128.5)
     assert_allclose(psf_map.parameters[:, 2, 0], rows / 1000, atol=0.01)
+
+
+def test_views_are_averaged_on_request(engine):
+    EstimatePsfMap(model="gaussian-2").run(Image(ramp_image()), engine=engine)
+    assert engine.net.views == 1
+    EstimatePsfMap(model="gaussian-2", average_views=True).run(Image(ramp_image()), engine=engine)
+    assert engine.net.views == 8
 
 
 def test_missing_optics_are_said(engine):

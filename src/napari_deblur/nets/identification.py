@@ -191,7 +191,7 @@ class IdentificationNet(nn.Module):
         return Estimate(parameters, spread, torch.sigmoid(logit))
 
     def regress(self, patches: Tensor, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the regressed quantities and their errors (batch, K), unscaled, and validity logits (batch,)."""
+        """Return regressed quantities and errors (batch, K), unscaled, and validity logits (batch,)."""
         if views not in (1, 2, 4, 8):
             raise InvalidInputError("views", "must be 1, 2, 4 or 8", views)
         found = [self._view(patches, number) for number in range(views)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
 
 _BATCH = 64
+_ALL_VIEWS = 8
 # Cut-offs closer than this are the same: resampling would cost more than it corrects.
 _SAME_CUTOFF = 0.02
 # Beyond this cut-off (cycles per pixel) the camera has lost more than half of what the optics pass.
@@ -42,6 +44,12 @@ class EstimatePsfMap(Step):
     )
     stride_px: int = Param(
         64, ge=8, le=1024, step=8, title="Stride", help="Distance between neighbouring patches.", unit="px"
+    )
+    average_views: bool = Param(
+        False,
+        title="Average views",
+        help="Read each patch in its eight mirrored and turned views: more accurate, eight times slower.",
+        advanced=True,
     )
     least_validity: float = Param(
         0.5,
@@ -102,7 +110,8 @@ class EstimatePsfMap(Step):
                 "image", f"must be at least {least} × {least} pixels to map", f"shape {image.data.shape}"
             )
         rows, cols = (_starts(size, patch, self.stride_px * zoom) for size in plane.shape)
-        values, errors, validity = _read_patches(net, plane, rows, cols, patch, engine.device, run)
+        read = _Reader(net, patch, _ALL_VIEWS if self.average_views else 1, engine.device)
+        values, errors, validity = read.grid(plane, rows, cols, run)
         valid = validity >= self.least_validity
         if not valid.any():
             raise InvalidInputError(
@@ -170,31 +179,36 @@ def _starts(size: int, patch: int, stride: float) -> NDArray[np.int64]:
     return np.round(np.linspace(0, size - patch, count)).astype(np.int64)
 
 
-def _read_patches(
-    net: Any,
-    plane: FloatArray,
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
-    patch: int,
-    device: str,
-    run: Run,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return parameters and errors (rows, cols, N) and validity (rows, cols)."""
-    import torch
+@dataclass(frozen=True)
+class _Reader:
+    """Runs a network over patches of a plane."""
 
-    windows = np.lib.stride_tricks.sliding_window_view(plane, (patch, patch))
-    places = [(row, col) for row in rows for col in cols]
-    found = []
-    for start in range(0, len(places), _BATCH):
-        run.step(start, len(places), f"PSF map, patch {start + 1} of {len(places)}")
-        batch = np.stack([windows[row, col] for row, col in places[start : start + _BATCH]])
-        with torch.inference_mode():
-            estimate = net.estimate(torch.from_numpy(batch).to(device))
-        found.append((estimate.parameters, estimate.predicted_error, estimate.valid_probability))
-    run.step(len(places), len(places), "PSF map")
-    values, errors, validity = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
-    grid = (len(rows), len(cols))
-    return values.reshape(*grid, -1), errors.reshape(*grid, -1), validity.reshape(grid)
+    net: Any
+    patch_px: int
+    views: int
+    device: str
+
+    def grid(
+        self, plane: FloatArray, rows: NDArray[np.int64], cols: NDArray[np.int64], run: Run
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Return parameters and errors (rows, cols, N) and validity (rows, cols)."""
+        import torch
+
+        windows = np.lib.stride_tricks.sliding_window_view(plane, (self.patch_px, self.patch_px))
+        places = [(row, col) for row in rows for col in cols]
+        found = []
+        for start in range(0, len(places), _BATCH):
+            run.step(start, len(places), f"PSF map, patch {start + 1} of {len(places)}")
+            batch = np.stack([windows[row, col] for row, col in places[start : start + _BATCH]])
+            with torch.inference_mode():
+                estimate = self.net.estimate(torch.from_numpy(batch).to(self.device), self.views)
+            found.append((estimate.parameters, estimate.predicted_error, estimate.valid_probability))
+        run.step(len(places), len(places), "PSF map")
+        values, errors, validity = (
+            torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True)
+        )
+        shape = (len(rows), len(cols))
+        return values.reshape(*shape, -1), errors.reshape(*shape, -1), validity.reshape(shape)
 
 
 def _confidence(
