@@ -23,7 +23,9 @@ ENTRY_POINT_GROUP = "napari_deblur.methods"
 class Method(Declared):
     """A deblurring method: its fields are its parameters, its class says what it can do.
 
-    A subclass declares ``kind: Literal["its-id"] = "its-id"`` and implements `solve`.
+    A subclass declares ``kind: Literal["its-id"] = "its-id"`` and implements `solve`. One whose tiles do not
+    agree with the whole to 1e-4 of the range says so (``tiles_agree = False``); then it is tiled only where
+    memory forces it or the user asks, and the record says so.
     """
 
     title: ClassVar[str]
@@ -35,6 +37,7 @@ class Method(Declared):
     space_varying: ClassVar[bool] = True
     ndim: ClassVar[tuple[int, ...]] = (2,)
     non_negative: ClassVar[bool] = True
+    tiles_agree: ClassVar[bool] = True
     default_psf: ClassVar[str | None] = "gaussian-2"
 
     @model_serializer(mode="wrap")
@@ -56,7 +59,7 @@ class Method(Declared):
         return self
 
     def halo_px(self, psf_radius_px: int) -> int:
-        """Return how far around a tile must be read for tiles to agree to 1e-4 of the range."""
+        """Return how far around a tile is read: far enough for 1e-4 of the range, if `tiles_agree`."""
         raise NotImplementedError
 
     def bytes_per_px(self, n_kernels: int) -> float:

@@ -22,6 +22,8 @@ class MethodInfo:
         Whether a trained network makes the pixels.
     space_varying : bool
         Whether it takes a PSF map.
+    tiles_agree : bool
+        Whether an image in tiles gives the same as in one piece, to 1e-4 of its range.
     ndim : tuple of int
     default_psf : str or None
         What is estimated when no PSF is given.
@@ -35,6 +37,7 @@ class MethodInfo:
     blind: bool
     learned: bool
     space_varying: bool
+    tiles_agree: bool
     ndim: tuple[int, ...]
     default_psf: str | None
 
@@ -51,6 +54,7 @@ def methods() -> list[MethodInfo]:
             blind=cls.blind,
             learned=cls.learned,
             space_varying=cls.space_varying,
+            tiles_agree=cls.tiles_agree,
             ndim=cls.ndim,
             default_psf=cls.default_psf,
         )

@@ -187,6 +187,8 @@ class _Job:
         method = self._settled(y, blurs, run)
 
         def compute(tile: Tensor, window: Window, part: Run) -> Tensor:
+            if window.shape != y.shape and not method.tiles_agree:
+                run.note(f"{method.title} was computed in tiles, which differ slightly from the whole.")
             blur = blurs(window.shape, window.origin, tile.device)
             return _with_reblurred(method, tile, blur, part)
 
