@@ -97,6 +97,7 @@ def main() -> None:
         __doc__,
         data={"type": Path, "required": True, "help": "folder with train_micro"},
         images={"type": int, "default": 350},
+        models={"nargs": "+", "default": ["gaussian-2", "zernike-3"]},
         seed={"type": int, "default": 7},
     )
     figures = {

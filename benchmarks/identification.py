@@ -104,7 +104,7 @@ def main() -> None:
         __doc__,
         data={"type": Path, "required": True, "help": "folder with train_micro"},
         patches={"type": int, "default": 4096, "help": "patches per set"},
-        views={"type": int, "default": 1, "help": "mirrored and transposed views to average over"},
+        views={"type": int, "default": 8, "help": "mirrored and transposed views to average over"},
         models={"nargs": "+", "default": list(FLOORS)},
         update_cards={
             "action": "store_true",

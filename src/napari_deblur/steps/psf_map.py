@@ -46,7 +46,7 @@ class EstimatePsfMap(Step):
         64, ge=8, le=1024, step=8, title="Stride", help="Distance between neighbouring patches.", unit="px"
     )
     average_views: bool = Param(
-        False,
+        True,
         title="Average views",
         help="Read each patch in its eight mirrored and turned views: more accurate, eight times slower.",
         advanced=True,
