@@ -59,14 +59,16 @@ def evaluate_model(model: str, data_dir: Path, count: int, views: int) -> dict[s
     result: dict[str, Any] = {"sha256": card["sha256"], "floor": FLOORS[model], "views": views}
     for name, pool in pools.items():
         found = predict(network, held_out(pool, model, count, SEED, settings), views)
-        result[name] = figures(model, found)
+        result[name] = figures(network.targets, found)
         if model == "zernike-3":
             result[name]["axis_median_error_degrees"] = round(axis_error_degrees(found), 2)
     levels: dict[str, dict[str, float]] = {SCENES: {}, TEST: {}}
     for name, scores in levels.items():
         for level in PHOTON_LEVELS:
             batches = held_out(pools[name], model, count // 4, SEED, settings, level)
-            scores[f"{level:g}"] = round(r_squared(model, predict(network, batches, views))["mean"], 4)
+            scores[f"{level:g}"] = round(
+                r_squared(network.targets, predict(network, batches, views))["mean"], 4
+            )
     result["mean R² by peak photons"] = levels
     result["passes"] = all(result[name]["mean"] >= FLOORS[model] for name in (SCENES, TEST))
     return result

@@ -7,7 +7,7 @@ import torch
 
 from napari_deblur.core.errors import InvalidInputError, WeightsError
 from napari_deblur.nets.identification import build, default_config, normalise
-from napari_deblur.nets.targets import decode, encode, mirror, targets, transpose
+from napari_deblur.nets.targets import targets
 from napari_deblur.optics.psf import FAMILIES, family
 
 SMALL = {
@@ -34,23 +34,24 @@ def _draw(model, count=64):
 @pytest.mark.parametrize("model", list(FAMILIES))
 def test_decoding_inverts_encoding(model):
     parameters = _draw(model)
-    values = encode(model, parameters)
+    values = targets(model).encode(parameters)
     assert values.shape[1] == len(targets(model).names)
-    decoded, _ = decode(model, values, torch.zeros_like(values))
+    decoded, _ = targets(model).decode(values, torch.zeros_like(values))
     torch.testing.assert_close(decoded, parameters, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("model", list(FAMILIES))
 def test_targets_are_scaled_to_mean_zero_and_variance_one(model):
     wanted = targets(model)
-    scaled = (encode(model, _draw(model, 20000)) - torch.tensor(wanted.center)) / torch.tensor(wanted.scale)
+    scaled = (wanted.encode(_draw(model, 20000)) - torch.tensor(wanted.center)) / torch.tensor(wanted.scale)
     torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(len(wanted.names)), atol=0.03, rtol=0)
     torch.testing.assert_close(scaled.var(dim=0), torch.ones(len(wanted.names)), atol=0.05, rtol=0)
 
 
 def test_the_axis_is_in_zero_to_pi_and_its_error_is_bounded():
     values = torch.tensor([[0.3, 0.2, 0.2, -1e-4], [0.3, 0.2, -0.2, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    parameters, errors = decode("zernike-3", values, torch.full_like(values, 0.02))
+    regressed = targets("zernike-3", targets("zernike-3").of_parameters)
+    parameters, errors = regressed.decode(values, torch.full_like(values, 0.02))
     assert torch.all((parameters[:, 2] >= 0) & (parameters[:, 2] <= math.pi))
     assert float(parameters[1, 2]) == pytest.approx(math.pi / 2)
     # Across a power of 0.2 an error of 0.02 turns 2 θ by 0.1.
@@ -125,17 +126,34 @@ def test_the_compact_network_ships_in_under_five_megabytes():
     assert 2 * count < 5e6
 
 
+def test_the_signed_defocus_passes_smoothly_through_focus():
+    # Beyond focus the axis is 0.4; before it the defocus is positive too, with the axis turned by 90°.
+    signed = torch.linspace(-0.3, 0.3, 7)
+    axis = torch.where(signed >= 0, 0.4, 0.4 + math.pi / 2)
+    regressed = targets("zernike-3")
+    values = regressed.encode(torch.stack([signed.abs(), torch.full_like(signed, 0.2), axis], dim=1))
+    found = regressed.signed_defocus(values)
+    torch.testing.assert_close(found[:, 0], signed * math.cos(0.8))
+    torch.testing.assert_close(found[:, 1], signed * math.sin(0.8))
+    assert targets("gaussian-2").signed_defocus(torch.zeros(1, 2)) is None
+
+
+def test_quantities_that_the_family_lacks_are_refused():
+    with pytest.raises(WeightsError, match="regresses defocus_waves, which gaussian-2 does not have"):
+        targets("gaussian-2", ["sigma_y_px", "defocus_waves"])
+
+
 @pytest.mark.parametrize("model", list(FAMILIES))
 def test_mirroring_and_transposing_quantities_is_what_it_does_to_kernels(model):
     chosen, parameters = family(model), _draw(model, 6)
-    kernels, values = chosen.kernels(parameters, 21), encode(model, parameters)
+    kernels, values = chosen.kernels(parameters, 21), targets(model).encode(parameters)
 
     def kernels_of(changed):
-        return chosen.kernels(decode(model, changed, torch.zeros_like(changed))[0], 21)
+        return chosen.kernels(targets(model).decode(changed, torch.zeros_like(changed))[0], 21)
 
-    torch.testing.assert_close(kernels_of(mirror(model, values)), kernels.flip(-2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(kernels_of(mirror(model, values)), kernels.flip(-1), atol=1e-5, rtol=0)
-    turned = kernels_of(transpose(model, values))
+    torch.testing.assert_close(kernels_of(targets(model).mirror(values)), kernels.flip(-2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(kernels_of(targets(model).mirror(values)), kernels.flip(-1), atol=1e-5, rtol=0)
+    turned = kernels_of(targets(model).transpose(values))
     torch.testing.assert_close(turned, kernels.transpose(-2, -1), atol=1e-5, rtol=0)
 
 
@@ -147,8 +165,8 @@ def test_the_mean_over_eight_views_turns_with_the_patch(model):
         values, errors, _ = network.regress(patch, 8)
         mirrored, _, _ = network.regress(patch.flip(-1), 8)
         transposed, other_errors, _ = network.regress(patch.transpose(-2, -1), 8)
-    torch.testing.assert_close(mirrored, mirror(model, values), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(transposed, transpose(model, values), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mirrored, targets(model).mirror(values), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(transposed, targets(model).transpose(values), atol=1e-4, rtol=1e-4)
     assert torch.all(errors > 0)
     assert torch.all(other_errors > 0)
 

@@ -44,11 +44,13 @@ def test_saved_and_loaded_map_is_the_same(tmp_path):
         valid=[[1, 0], [1, 1], [0, 1]],
         confidence=np.full((3, 2), 0.5),
         predicted_error=np.ones((3, 2, 2), np.float32),
+        signed_defocus_waves=np.full((3, 2, 4), 0.3, np.float32),
         pixel_size_um=(0.1, 0.1),
         record={"step": {"kind": "x"}},
     )
     again = PsfMap.load(psf_map.save(tmp_path / "map.npz"))
-    for name in ("parameters", "centers_px", "valid", "confidence", "predicted_error"):
+    arrays = ("parameters", "centers_px", "valid", "confidence", "predicted_error", "signed_defocus_waves")
+    for name in arrays:
         np.testing.assert_array_equal(getattr(again, name), getattr(psf_map, name))
     for name in ("model", "image_shape", "cutoff_cycles_per_px", "kernel_size_px", "pixel_size_um", "record"):
         assert getattr(again, name) == getattr(psf_map, name)
@@ -90,6 +92,8 @@ def test_an_archive_with_other_arrays_is_refused(tmp_path):
         ({"image_shape": (64,)}, "image_shape"),
         ({"valid": np.ones((2, 2))}, "valid"),
         ({"confidence": np.ones(6)}, "confidence"),
+        ({"predicted_error": np.ones((3, 2, 3))}, "predicted_error"),
+        ({"signed_defocus_waves": np.ones((3, 2, 2))}, "signed_defocus_waves"),
         ({"model": "gaussian-9"}, "model"),
     ],
 )

@@ -63,6 +63,16 @@ def test_the_signal_is_the_signed_defocus():
     assert signal.principal_axis_rad() == pytest.approx(axis, abs=1e-6)
 
 
+def test_a_signed_defocus_that_was_read_is_preferred_to_the_product():
+    signed = np.array([[[-0.02, 0.01, 0.1, 0.1], [0.2, -0.1, 0.01, 0.02]]], dtype=np.float32)
+    psf_map = one_row("zernike-3", [(0.1, 0.2, 1.0), (0.3, 0.2, 2.0)], signed_defocus_waves=signed)
+    signal = defocus_signal(psf_map, "astigmatism")
+    np.testing.assert_allclose([signal.u[0], signal.v[0]], [[-0.02, 0.2], [0.01, -0.1]], rtol=1e-6)
+    assert signal.precision[0, 1] > signal.precision[0, 0] > 0
+    by_parameters = defocus_signal(psf_map, "paper")
+    assert by_parameters.u[0, 0] == pytest.approx(0.1 * (2 * 1.0 / np.pi - 1), abs=1e-6)
+
+
 def test_the_papers_rule_is_its_formula():
     parameters = [(0.3, 0.2, 0.1), (0.3, 0.2, 3.0), (0.2, 0.2, np.pi / 2)]
     signal = defocus_signal(one_row("zernike-3", parameters), "paper")

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from napari_deblur.core.errors import CancelledError, InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
+from napari_deblur.nets.identification import Estimate
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_map import EstimatePsfMap, fill_invalid
 
@@ -24,9 +23,9 @@ class FakeNet:
         parameters = torch.zeros(len(patches), self.n_parameters)
         parameters[:, 0] = patches.mean(dim=(-2, -1))
         valid = (patches.std(dim=(-2, -1)) > 0.01).float()
-        return SimpleNamespace(
-            parameters=parameters, predicted_error=torch.full_like(parameters, 0.01), valid_probability=valid
-        )
+        signed = torch.stack([parameters[:, 0], -parameters[:, 0]], dim=1) if self.n_parameters == 3 else None
+        error = None if signed is None else torch.full_like(signed, 0.02)
+        return Estimate(parameters, torch.full_like(parameters, 0.01), valid, signed, error)
 
 
 class FakeEngine(Engine):
@@ -56,6 +55,16 @@ def test_centres_are_where_the_patches_are(engine):
     assert_allclose(psf_map.parameters[:, 0, 0], rows / 1000, atol=5e-3)
     assert psf_map.valid.all()
     assert psf_map.record["weights"] == {"gaussian-2": "abc"}
+    assert psf_map.signed_defocus_waves is None
+
+
+def test_the_signed_defocus_is_kept_with_its_error(engine):
+    psf_map = EstimatePsfMap(model="zernike-3").run(Image(ramp_image()), engine=engine)
+    signed = psf_map.signed_defocus_waves
+    assert signed.shape == (*psf_map.grid_shape, 4)
+    assert_allclose(signed[..., 0], psf_map.parameters[..., 0])
+    assert_allclose(signed[..., 1], -psf_map.parameters[..., 0])
+    assert_allclose(signed[..., 2:], 0.02)
 
 
 def test_stride_64_on_1024_gives_15_by_15(engine):

@@ -7,8 +7,10 @@ import torch
 
 from napari_deblur.core.errors import CancelledError, InvalidInputError, UnknownNameError, WeightsError
 from napari_deblur.core.run import Run
+from napari_deblur.nets.identification import build, default_config
+from napari_deblur.nets.targets import targets
 from napari_deblur.nets.weights import WEIGHTS_VARIABLE, load_network
-from napari_deblur.train import loop
+from napari_deblur.train import loop, start
 from napari_deblur.train.loop import train
 from napari_deblur.train.objective import learning_rate
 from napari_deblur.train.recipes import RECIPES, Recipe, network_config, recipe
@@ -76,7 +78,25 @@ def test_the_trunk_of_another_family_can_be_taken(tmp_path, monkeypatch):
     train("zernike-3", tmp_path, steps=1, **QUICK)
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
     path = train("gaussian-2", tmp_path, steps=1, start_from="zernike-3", **QUICK)
-    assert json.loads(path.with_suffix(".json").read_text())["training"]["started_from"] == "zernike-3"
+    started = json.loads(path.with_suffix(".json").read_text())["training"]["started_from"]
+    assert started["id"] == "zernike-3"
+    assert started["quantities"] == []
+
+
+def test_the_rows_of_quantities_with_the_same_name_are_taken(monkeypatch):
+    config = default_config("zernike-3")
+    old = build(config | {"regressed": list(reversed(targets("zernike-3").of_parameters))})
+    monkeypatch.setattr(start, "load_network", lambda _: (old, {"sha256": "0" * 64}))
+    network = build(config)
+    before = network.mean.weight.detach().clone()
+    facts = start.take_weights(network, "zernike-3")
+    assert facts["quantities"] == list(targets("zernike-3").of_parameters)
+    torch.testing.assert_close(network.mean.weight[:4], old.mean.weight.flip(0))
+    torch.testing.assert_close(network.mean.weight[4:], before[4:])
+    torch.testing.assert_close(network.spatial.stem[0].weight, old.spatial.stem[0].weight)
+    other = build(config | {"widths": [16, 32, 64, 96]})
+    with pytest.raises(InvalidInputError, match="same architecture"):
+        start.take_weights(other, "zernike-3")
 
 
 def test_learning_rate_rises_then_falls_to_zero():

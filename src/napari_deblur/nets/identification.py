@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_deblur.core.errors import InvalidInputError, WeightsError
-from napari_deblur.nets.targets import decode, mirror, targets, transpose
+from napari_deblur.nets.targets import targets
 
 PATCH_PX = 128
 ARCHITECTURE = "identification"
@@ -35,11 +35,15 @@ class Estimate:
         Expected standard error of each, in the same units.
     valid_probability : Tensor, shape (batch,)
         Probability that the patch holds enough to tell.
+    signed_defocus, signed_defocus_error : Tensor, shape (batch, 2), or None
+        Defocus · cos 2θ and · sin 2θ in waves, and their expected standard errors, where regressed.
     """
 
     parameters: Tensor
     predicted_error: Tensor
     valid_probability: Tensor
+    signed_defocus: Tensor | None = None
+    signed_defocus_error: Tensor | None = None
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -131,8 +135,8 @@ class IdentificationNet(nn.Module):
     Parameters
     ----------
     config : dict
-        ``model`` (family id), ``widths``, ``blocks``, ``spectral_width``, ``spectral_features``, ``hidden``,
-        ``patch_px``; see `default_config`.
+        ``model`` (family id), ``regressed`` (names of the quantities), ``widths``, ``blocks``,
+        ``spectral_width``, ``spectral_features``, ``hidden``, ``patch_px``; see `default_config`.
     """
 
     center: Tensor
@@ -148,16 +152,16 @@ class IdentificationNet(nn.Module):
             int(config["spectral_width"]), int(config["spectral_features"]), self.patch_px
         )
         features, hidden = self.spatial.features + self.spectral.features, int(config["hidden"])
-        wanted = targets(self.model)
-        self.n_targets = len(wanted.names)
+        self.targets = targets(self.model, config["regressed"])
+        self.n_targets = len(self.targets.names)
         self.hidden = nn.Linear(features, hidden)
         self.mean = nn.Linear(hidden, self.n_targets)
         self.validity = nn.Linear(hidden, 1)
         self.spread = nn.Sequential(
             nn.Linear(features, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, self.n_targets)
         )
-        self.register_buffer("center", torch.tensor(wanted.center), persistent=False)
-        self.register_buffer("scale", torch.tensor(wanted.scale), persistent=False)
+        self.register_buffer("center", torch.tensor(self.targets.center), persistent=False)
+        self.register_buffer("scale", torch.tensor(self.targets.scale), persistent=False)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scaled means (batch, K), log-variances (batch, K) and validity logits (batch,).
@@ -187,8 +191,9 @@ class IdentificationNet(nn.Module):
             Number of mirrored and transposed views to average over: more accurate, and as many times slower.
         """
         values, errors, logit = self.regress(patches, views)
-        parameters, spread = decode(self.model, values, errors)
-        return Estimate(parameters, spread, torch.sigmoid(logit))
+        parameters, spread = self.targets.decode(values, errors)
+        signed, signed_error = (self.targets.signed_defocus(part) for part in (values, errors))
+        return Estimate(parameters, spread, torch.sigmoid(logit), signed, signed_error)
 
     def regress(self, patches: Tensor, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Return regressed quantities and errors (batch, K), unscaled, and validity logits (batch,)."""
@@ -208,9 +213,9 @@ class IdentificationNet(nn.Module):
         mean, log_variance, logit = self(seen.flip(mirrored) if mirrored else seen)
         values, errors = mean * self.scale + self.center, torch.exp(log_variance / 2) * self.scale
         if len(mirrored) == 1:
-            values = mirror(self.model, values)
+            values = self.targets.mirror(values)
         if transposed:
-            values, errors = transpose(self.model, values), transpose(self.model, errors).abs()
+            values, errors = self.targets.transpose(values), self.targets.transpose(errors).abs()
         return values, errors, logit
 
 
@@ -230,6 +235,7 @@ def default_config(model: str) -> dict[str, Any]:
     return {
         "architecture": ARCHITECTURE,
         "model": model,
+        "regressed": list(targets(model).names),
         "widths": [32, 64, 128, 192],
         "blocks": [1, 2, 2, 1],
         "spectral_width": 16,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from napari_deblur.core.errors import WeightsError
 from napari_deblur.optics.psf import family
 
+SIGNED_DEFOCUS = ("defocus_cos_waves", "defocus_sin_waves")
+"""Defocus · cos 2θ and · sin 2θ: no parameters of a family, but what depth is read from."""
+_DEFOCUS, _POWER, _AXIS = "defocus_waves", "astigmatism_waves", "axis_rad"
 _COS, _SIN = "astigmatism_cos_waves", "astigmatism_sin_waves"
+_COSINES, _SINES = (_COS, SIGNED_DEFOCUS[0]), (_SIN, SIGNED_DEFOCUS[1])
+_EXCHANGED = {"sigma_y_px": "sigma_x_px", "sigma_x_px": "sigma_y_px"}
 _UNIFORM_AXIS_ERROR = math.pi / math.sqrt(12)
 _NO_AXIS_WAVES = 1e-6
 
@@ -21,84 +28,109 @@ class Targets:
 
     Attributes
     ----------
+    model : str
+        Id of the family.
     names : tuple of str
+        Of the K quantities.
     center, scale : tuple of float
     """
 
+    model: str
     names: tuple[str, ...]
     center: tuple[float, ...]
     scale: tuple[float, ...]
 
+    @property
+    def of_parameters(self) -> tuple[str, ...]:
+        """The quantities that the parameters follow from: all but the signed defocus."""
+        return tuple(name for name in self.names if name not in SIGNED_DEFOCUS)
 
-def targets(model: str) -> Targets:
+    def encode(self, parameters: Tensor) -> Tensor:
+        """Turn parameters (batch, N) into the regressed quantities (batch, K), unscaled."""
+        given = dict(zip(family(self.model).parameter_names, parameters.unbind(-1), strict=True))
+        if _AXIS in given:
+            cos, sin = torch.cos(2 * given[_AXIS]), torch.sin(2 * given[_AXIS])
+            power = given[_POWER]
+            given |= {_COS: power * cos, _SIN: power * sin}
+            if _DEFOCUS in given:
+                given |= dict(
+                    zip(SIGNED_DEFOCUS, (given[_DEFOCUS] * cos, given[_DEFOCUS] * sin), strict=True)
+                )
+        return torch.stack([given[name] for name in self.names], dim=-1)
+
+    def decode(self, values: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn regressed quantities and their errors (batch, K) into parameters and errors (batch, N)."""
+        chosen = family(self.model)
+        column = dict(zip(self.names, zip(values.unbind(-1), errors.unbind(-1), strict=True), strict=True))
+        parameters, spreads = [], []
+        for name in chosen.parameter_names:
+            low, high = chosen.parameter_ranges[name]
+            if name == _AXIS:
+                (cos, cos_error), (sin, sin_error) = column[_COS], column[_SIN]
+                length = torch.hypot(cos, sin).clamp(min=_NO_AXIS_WAVES)
+                parameters.append((torch.atan2(sin, cos) / 2) % math.pi)
+                across = torch.hypot(sin * cos_error, cos * sin_error) / length
+                across = torch.where(length > _NO_AXIS_WAVES, across / (2 * length), math.inf)
+                spreads.append(across.clamp(max=_UNIFORM_AXIS_ERROR))
+            else:
+                value, error = column[name]
+                parameters.append(value.clamp(low, high))
+                spreads.append(error)
+        return torch.stack(parameters, dim=-1), torch.stack(spreads, dim=-1)
+
+    def signed_defocus(self, values: Tensor) -> Tensor | None:
+        """Return defocus · cos 2θ and · sin 2θ (batch, 2) out of quantities (batch, K), where regressed."""
+        if not set(SIGNED_DEFOCUS) <= set(self.names):
+            return None
+        return values[..., [self.names.index(name) for name in SIGNED_DEFOCUS]]
+
+    def mirror(self, values: Tensor) -> Tensor:
+        """Return the quantities (batch, K) of the patch mirrored along y (or along x: the same)."""
+        return values * values.new_tensor([-1.0 if name in _SINES else 1.0 for name in self.names])
+
+    def transpose(self, values: Tensor) -> Tensor:
+        """Return the quantities (batch, K) of the patch with y and x exchanged."""
+        signs = [-1.0 if name in _COSINES else 1.0 for name in self.names]
+        order = [self.names.index(_EXCHANGED.get(name, name)) for name in self.names]
+        return values[..., order] * values.new_tensor(signs)
+
+
+def targets(model: str, names: Iterable[str] | None = None) -> Targets:
     """Return the regressed quantities of a family.
 
     An axis is regressed as power · cos 2θ and power · sin 2θ: both are continuous where the axis jumps from π
     to 0 and vanish where it is undefined. The power itself is regressed beside them, for without defocus the
     axes θ and θ + π/2 give the same kernel: the two components then average to zero while the power is known.
+
+    Where there is defocus too, its products with cos 2θ and sin 2θ come last. Across the focus of an
+    astigmatic lens the axis turns by 90° while the defocus touches zero: the products pass through zero
+    smoothly, and a network reads them well where it cannot be sure of either factor.
+
+    Parameters
+    ----------
+    model : str
+    names : iterable of str, optional
+        Those of the quantities that a network regresses, in its order; all when not given.
+
+    Raises
+    ------
+    WeightsError
+        If a name is not among them.
     """
     chosen = family(model)
-    names, center, scale = [], [], []
+    ranges = chosen.parameter_ranges
+    scaling: dict[str, tuple[float, float]] = {}
     for name in chosen.parameter_names:
-        low, high = chosen.parameter_ranges[name]
-        if name == "axis_rad":
-            power = chosen.parameter_ranges["astigmatism_waves"][1]
-            names += [_COS, _SIN]
-            center += [0.0, 0.0]
-            scale += [power / math.sqrt(6)] * 2
+        low, high = ranges[name]
+        if name == _AXIS:
+            scaling |= dict.fromkeys((_COS, _SIN), (0.0, ranges[_POWER][1] / math.sqrt(6)))
         else:
-            names.append(name)
-            center.append((low + high) / 2)
-            scale.append((high - low) / math.sqrt(12))
-    return Targets(tuple(names), tuple(center), tuple(scale))
-
-
-def encode(model: str, parameters: Tensor) -> Tensor:
-    """Turn parameters (batch, N) into the regressed quantities (batch, K), unscaled."""
-    names = family(model).parameter_names
-    columns = []
-    for name, column in zip(names, parameters.unbind(-1), strict=True):
-        if name == "axis_rad":
-            power = parameters[..., names.index("astigmatism_waves")]
-            columns += [power * torch.cos(2 * column), power * torch.sin(2 * column)]
-        else:
-            columns.append(column)
-    return torch.stack(columns, dim=-1)
-
-
-def decode(model: str, values: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn regressed quantities and their errors (batch, K) into parameters and errors (batch, N)."""
-    chosen = family(model)
-    column = dict(
-        zip(targets(model).names, zip(values.unbind(-1), errors.unbind(-1), strict=True), strict=True)
-    )
-    parameters, spreads = [], []
-    for name in chosen.parameter_names:
-        low, high = chosen.parameter_ranges[name]
-        if name == "axis_rad":
-            (cos, cos_error), (sin, sin_error) = column[_COS], column[_SIN]
-            length = torch.hypot(cos, sin).clamp(min=_NO_AXIS_WAVES)
-            parameters.append((torch.atan2(sin, cos) / 2) % math.pi)
-            across = torch.hypot(sin * cos_error, cos * sin_error) / length
-            across = torch.where(length > _NO_AXIS_WAVES, across / (2 * length), math.inf)
-            spreads.append(across.clamp(max=_UNIFORM_AXIS_ERROR))
-        else:
-            value, error = column[name]
-            parameters.append(value.clamp(low, high))
-            spreads.append(error)
-    return torch.stack(parameters, dim=-1), torch.stack(spreads, dim=-1)
-
-
-def mirror(model: str, values: Tensor) -> Tensor:
-    """Return the regressed quantities (batch, K) of the patch mirrored along y (or along x: the same)."""
-    signs = [-1.0 if name == _SIN else 1.0 for name in targets(model).names]
-    return values * values.new_tensor(signs)
-
-
-def transpose(model: str, values: Tensor) -> Tensor:
-    """Return the regressed quantities (batch, K) of the patch with y and x exchanged."""
-    names = targets(model).names
-    signs = [-1.0 if name == _COS else 1.0 for name in names]
-    exchanged = {"sigma_y_px": "sigma_x_px", "sigma_x_px": "sigma_y_px"}
-    order = [names.index(exchanged.get(name, name)) for name in names]
-    return values[..., order] * values.new_tensor(signs)
+            scaling[name] = ((low + high) / 2, (high - low) / math.sqrt(12))
+    if {_DEFOCUS, _AXIS} <= set(ranges):
+        scaling |= dict.fromkeys(SIGNED_DEFOCUS, (0.0, ranges[_DEFOCUS][1] / math.sqrt(6)))
+    wanted = tuple(scaling) if names is None else tuple(names)
+    unknown = sorted(set(wanted) - set(scaling))
+    if unknown:
+        raise WeightsError(f"the card regresses {', '.join(unknown)}, which {model} does not have")
+    center, scale = zip(*(scaling[name] for name in wanted), strict=True)
+    return Targets(model, wanted, center, scale)

@@ -17,6 +17,7 @@ from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.optics.psf import DEFAULT_CUTOFF_CYCLES_PER_PX, family
 
 _FORMAT = 1
+_OPTIONAL = ("predicted_error", "signed_defocus_waves")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,9 @@ class PsfMap:
         0 (do not trust) to 1.
     predicted_error : ndarray, float32, shape (rows, cols, N), or None
         Standard deviation that the estimator expects, in the units of the parameters.
+    signed_defocus_waves : ndarray, float32, shape (rows, cols, 4), or None
+        Of an astigmatic lens: defocus · cos 2θ and · sin 2θ as the estimator read them, which pass smoothly
+        through focus where the defocus and the axis θ cannot, and the standard deviations it expects of both.
     cutoff_cycles_per_px : float
         Coherent cut-off NA · pixel / λ of the Zernike families; of no effect on the Gaussian ones.
     kernel_size_px : int
@@ -56,6 +60,7 @@ class PsfMap:
     valid: NDArray[np.bool_]
     confidence: NDArray[np.float32]
     predicted_error: NDArray[np.float32] | None = None
+    signed_defocus_waves: NDArray[np.float32] | None = None
     cutoff_cycles_per_px: float = DEFAULT_CUTOFF_CYCLES_PER_PX
     kernel_size_px: int = 0
     pixel_size_um: tuple[float, float] | None = None
@@ -123,6 +128,11 @@ class PsfMap:
         for name, array in (("valid", ok), ("confidence", trust)):
             if array.shape != grid:
                 raise InvalidInputError(name, f"must have the shape {grid}", f"shape {array.shape}")
+        for name, width in (("predicted_error", values.shape[-1]), ("signed_defocus_waves", 4)):
+            if (more_values := more.get(name)) is not None and more_values.shape != (*grid, width):
+                raise InvalidInputError(
+                    name, f"must have the shape {(*grid, width)}", f"shape {more_values.shape}"
+                )
         cutoff = more.setdefault("cutoff_cycles_per_px", DEFAULT_CUTOFF_CYCLES_PER_PX)
         more.setdefault("kernel_size_px", fam.size_px(cutoff))
         shape = (int(image_shape[0]), int(image_shape[1]))
@@ -198,8 +208,7 @@ class PsfMap:
             "confidence": self.confidence,
             "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
         }
-        if self.predicted_error is not None:
-            arrays["predicted_error"] = self.predicted_error
+        arrays |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
         with atomic_path(path, overwrite, "path") as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         return Path(path).expanduser()
@@ -219,7 +228,6 @@ class PsfMap:
         try:
             with source.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 meta = json.loads(archive["meta"].tobytes().decode())
-                error = archive.get("predicted_error")
                 pixel = meta["pixel_size_um"]
                 return cls.from_parameters(
                     meta["model"],
@@ -228,7 +236,7 @@ class PsfMap:
                     image_shape=tuple(meta["image_shape"]),
                     valid=archive["valid"],
                     confidence=archive["confidence"],
-                    predicted_error=error,
+                    **{name: archive[name] for name in _OPTIONAL if name in archive},
                     cutoff_cycles_per_px=meta["cutoff_cycles_per_px"],
                     kernel_size_px=meta["kernel_size_px"],
                     pixel_size_um=tuple(pixel) if pixel else None,

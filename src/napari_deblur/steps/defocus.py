@@ -30,6 +30,8 @@ class DefocusSignal:
     A cylinder lens makes astigmatism of constant power a at the axis φ. Since defocus d and -d with the axis
     turned by 90° give the same kernel, a map with d ≥ 0 shows the axis φ beyond focus and φ + 90° before it:
     with ``u = d cos 2θ`` and ``v = d sin 2θ`` of the axis θ found, the combination is the signed defocus.
+    Where the map holds these products as its estimator read them, they are used: they pass smoothly through
+    focus, where d and θ, each uncertain, make a step.
     Gaussian widths along y and x show the same (for a cylinder along x or y) as ``u = σx² - σy²``, which
     geometrical optics makes proportional to a · d; the plain difference of the widths saturates.
 
@@ -97,6 +99,9 @@ def defocus_signal(psf_map: PsfMap, rule: Rule) -> DefocusSignal:
     defocus, power, axis = values[..., 0], values[..., 1], values[..., 2]
     variance = None if error is None else error[..., 0] ** 2 + (2 * defocus * error[..., 2]) ** 2
     weights = weights * power**2 / (power**2 + _FAINT_ASTIGMATISM_WAVES**2)
+    if rule == "astigmatism" and psf_map.signed_defocus_waves is not None:
+        u, v, u_error, v_error = np.moveaxis(psf_map.signed_defocus_waves.astype(np.float64), -1, 0)
+        return DefocusSignal(u, v, weights, _precision(u_error**2 + v_error**2, weights))
     if rule == "paper":
         u, v = defocus * (2 * np.mod(axis, np.pi) / np.pi - 1), np.zeros_like(defocus)
     else:

@@ -111,7 +111,7 @@ class EstimatePsfMap(Step):
             )
         rows, cols = (_starts(size, patch, self.stride_px * zoom) for size in plane.shape)
         read = _Reader(net, patch, _ALL_VIEWS if self.average_views else 1, engine.device)
-        values, errors, validity = read.grid(plane, rows, cols, run)
+        values, errors, validity, signed = read.grid(plane, rows, cols, run)
         valid = validity >= self.least_validity
         if not valid.any():
             raise InvalidInputError(
@@ -136,6 +136,7 @@ class EstimatePsfMap(Step):
             valid=valid,
             confidence=_confidence(self.model, errors, validity),
             predicted_error=errors,
+            signed_defocus_waves=signed,
             cutoff_cycles_per_px=cutoff,
             pixel_size_um=image.pixel_size_um,
             record=record.to_dict(),
@@ -190,8 +191,8 @@ class _Reader:
 
     def grid(
         self, plane: FloatArray, rows: NDArray[np.int64], cols: NDArray[np.int64], run: Run
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return parameters and errors (rows, cols, N) and validity (rows, cols)."""
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray | None]:
+        """Return parameters and errors (rows, cols, N), validity (rows, cols) and signed defocus, if read."""
         import torch
 
         windows = np.lib.stride_tricks.sliding_window_view(plane, (self.patch_px, self.patch_px))
@@ -202,13 +203,18 @@ class _Reader:
             batch = np.stack([windows[row, col] for row, col in places[start : start + _BATCH]])
             with torch.inference_mode():
                 estimate = self.net.estimate(torch.from_numpy(batch).to(self.device), self.views)
-            found.append((estimate.parameters, estimate.predicted_error, estimate.valid_probability))
+            found.append(estimate)
         run.step(len(places), len(places), "PSF map")
-        values, errors, validity = (
-            torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True)
-        )
-        shape = (len(rows), len(cols))
-        return values.reshape(*shape, -1), errors.reshape(*shape, -1), validity.reshape(shape)
+
+        def gathered(name: str) -> FloatArray:
+            parts = torch.cat([getattr(estimate, name) for estimate in found]).float().cpu().numpy()
+            return np.asarray(parts.reshape(len(rows), len(cols), *parts.shape[1:]))
+
+        signed = None
+        if found[0].signed_defocus is not None:
+            parts = [gathered(name) for name in ("signed_defocus", "signed_defocus_error")]
+            signed = np.concatenate(parts, axis=-1)
+        return gathered("parameters"), gathered("predicted_error"), gathered("valid_probability"), signed
 
 
 def _confidence(

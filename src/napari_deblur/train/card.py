@@ -10,7 +10,6 @@ import torch
 
 from napari_deblur.core.record import versions
 from napari_deblur.nets.identification import IdentificationNet
-from napari_deblur.nets.targets import targets
 from napari_deblur.optics.psf import family
 from napari_deblur.train.degrade import Degradation
 from napari_deblur.train.recipes import Recipe
@@ -63,7 +62,6 @@ def make_card(
         "parameter_names": list(model.parameter_names),
         "parameter_units": list(model.parameter_units),
         "parameter_ranges": {name: list(bounds) for name, bounds in model.parameter_ranges.items()},
-        "regressed": list(targets(network.model).names),
         "cutoff_cycles_per_px": degradation.cutoff_cycles_per_px if model.needs_cutoff else None,
         "photons": [degradation.photons_low, degradation.photons_high],
         "degradation": degradation.model_dump(),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from napari_deblur.nets.identification import IdentificationNet
-from napari_deblur.nets.targets import encode, targets
+from napari_deblur.nets.targets import Targets
 from napari_deblur.train.degrade import Batch, Degradation, Sampler, degrade
 from napari_deblur.train.tiles import Pool
 
@@ -60,28 +60,32 @@ def predict(network: IdentificationNet, batches: list[Batch], views: int = 1) ->
     columns: list[list[Tensor]] = [[], [], [], [], [], []]
     for batch in batches:
         values, errors, logit = network.regress(batch.patches.to(device), views)
-        true = encode(network.model, batch.parameters)
+        true = network.targets.encode(batch.parameters)
         row = (true, values, errors, batch.valid, torch.sigmoid(logit), batch.photons)
         for column, value in zip(columns, row, strict=True):
             column.append(value.cpu())
     return Predictions(*(torch.cat(column).numpy() for column in columns))
 
 
-def r_squared(model: str, found: Predictions) -> dict[str, float]:
-    """Return R² of each regressed quantity over valid patches, and their mean as ``mean``."""
+def r_squared(regressed: Targets, found: Predictions) -> dict[str, float]:
+    """Return R² of each regressed quantity over valid patches.
+
+    As ``mean``, that over the quantities which the parameters follow from: a product regressed beside them is
+    no further parameter.
+    """
     true, predicted = found.true[found.valid], found.predicted[found.valid]
     residual = ((true - predicted) ** 2).sum(axis=0)
     total = ((true - true.mean(axis=0)) ** 2).sum(axis=0)
     scores = 1 - residual / np.maximum(total, 1e-12)
-    result = {name: float(score) for name, score in zip(targets(model).names, scores, strict=True)}
-    return {**result, "mean": float(scores.mean())}
+    result = {name: float(score) for name, score in zip(regressed.names, scores, strict=True)}
+    return {**result, "mean": float(np.mean([result[name] for name in regressed.of_parameters]))}
 
 
-def figures(model: str, found: Predictions) -> dict[str, float]:
+def figures(regressed: Targets, found: Predictions) -> dict[str, float]:
     """Return R², the validity's accuracy, and the ratio of actual to predicted error, rounded for a card."""
     agreed = float(((found.valid_probability >= 0.5) == found.valid).mean())
     standard = (found.true - found.predicted)[found.valid] / found.error[found.valid]
-    scores = r_squared(model, found)
+    scores = r_squared(regressed, found)
     extra = {
         "validity_accuracy": agreed,
         "valid_share": float(found.valid.mean()),

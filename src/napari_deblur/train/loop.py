@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_deblur.core.errors import CancelledError, InvalidInputError
+from napari_deblur.core.errors import CancelledError
 from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
-from napari_deblur.nets.identification import IdentificationNet, build
-from napari_deblur.nets.weights import load_network, save_network
+from napari_deblur.nets.identification import build
+from napari_deblur.nets.weights import save_network
 from napari_deblur.train.card import hardware, make_card
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.degrade import Batch, Degradation, Sampler, crop_size_px, degrade
 from napari_deblur.train.evaluate import figures, held_out, predict
 from napari_deblur.train.objective import learning_rate, loss_terms
 from napari_deblur.train.recipes import Recipe, network_config, recipe
+from napari_deblur.train.start import take_weights
 from napari_deblur.train.tiles import micrograph_pool, scene_pool, training_pool
 from napari_deblur.train.workers import Workers
 
@@ -65,12 +66,12 @@ class _Training:
         self.recipe, self.out_dir, self.device = chosen, out_dir, device
         self.workers = Workers.from_environment(device)
         self.settings = Degradation()
-        self.start_from = start_from
+        self.start_from: dict[str, Any] | None = None
         torch.manual_seed(chosen.seed)
         network = build(network_config(chosen)).to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start_from is not None:
-            _take_trunk(network, start_from)
+            self.start_from = take_weights(network, start_from)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay
         )
@@ -118,7 +119,7 @@ class _Training:
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Return held-out figures of the averaged weights."""
         found = {
-            name: figures(self.recipe.id, predict(self.state.average, batches))
+            name: figures(self.state.average.targets, predict(self.state.average, batches))
             for name, batches in self.held_out.items()
         }
         mean = {name: scores["mean"] for name, scores in found.items()}
@@ -143,19 +144,6 @@ class _Training:
         }
         card = make_card(self.state.average, self.recipe, self.settings, self.pool, facts, scores)
         return save_network(self.state.average.state_dict(), card, self.out_dir)
-
-
-def _take_trunk(network: IdentificationNet, start_from: str) -> None:
-    """Copy another family's branches; its heads stay behind."""
-    other, _ = load_network(start_from)
-    state = {
-        name: value
-        for name, value in other.state_dict().items()
-        if name.startswith(("spatial.", "spectral."))
-    }
-    missing = network.load_state_dict(state, strict=False)
-    if missing.unexpected_keys:
-        raise InvalidInputError("start_from", "must name a network of the same architecture", start_from)
 
 
 def _pick_device(device: str | None) -> torch.device:
@@ -196,7 +184,7 @@ def train(
     device : str, optional
         CUDA where there is one, else the CPU.
     start_from : str, optional
-        Id of a network whose branches to start from.
+        Id of a network to start from: its branches, and of its heads what regresses the same quantities.
     **changes
         Other fields of the recipe.
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_deblur.nets.identification import IdentificationNet
-from napari_deblur.nets.targets import encode
 from napari_deblur.train.degrade import Batch
 from napari_deblur.train.recipes import Recipe
 
@@ -33,7 +32,7 @@ def loss_terms(
     The likelihood trains the predicted error only.
     """
     mean, log_variance, logit = output
-    true = encode(network.model, batch.parameters)
+    true = network.targets.encode(batch.parameters)
     scaled = (true - network.center) / network.scale
     weight = batch.valid.float()[:, None] / (batch.valid.sum().clamp(min=1) * mean.shape[1])
     square = (mean - scaled).square()
