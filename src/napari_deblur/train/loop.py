@@ -106,7 +106,8 @@ class _Training:
         with torch.autocast(self.device.type, torch.bfloat16):
             output = state.network(batch.patches)
         terms = loss_terms(state.network, batch, output)
-        loss = terms["square"] + 0.1 * terms["likelihood"] + self.recipe.validity_weight * terms["validity"]
+        loss = terms["square"] + terms["absolute"] + 0.1 * terms["likelihood"]
+        loss = loss + self.recipe.validity_weight * terms["validity"]
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.workers.average_gradients(state.network.parameters())

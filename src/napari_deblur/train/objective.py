@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_deblur.nets.identification import IdentificationNet
+from napari_deblur.nets.targets import SIGNED_DEFOCUS
 from napari_deblur.train.degrade import Batch
 from napari_deblur.train.recipes import Recipe
 
@@ -25,20 +26,26 @@ def learning_rate(chosen: Recipe, fraction: float) -> float:
 def loss_terms(
     network: IdentificationNet, batch: Batch, output: tuple[Tensor, Tensor, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the terms of the loss: squared error, the error's likelihood, and validity.
+    """Return the terms of the loss: squared and absolute error, the error's likelihood, and validity.
 
     Every quantity is scaled to variance 1, so the squared error averages 1 - R² over them; patches without
     texture count in the validity alone (Shajkofci & Liebling 2020, Eq. 11, doi:10.1109/TIP.2020.2986880).
     The likelihood trains the predicted error only.
+
+    Of the signed defocus it is the absolute error that counts. Far from focus its size is sure and its side may
+    not be: the mean of both sides would shrink towards focus, the median keeps the size and takes the likelier
+    side.
     """
     mean, log_variance, logit = output
     true = network.targets.encode(batch.parameters)
     scaled = (true - network.center) / network.scale
     weight = batch.valid.float()[:, None] / (batch.valid.sum().clamp(min=1) * mean.shape[1])
+    signed = torch.tensor([name in SIGNED_DEFOCUS for name in network.targets.names], device=mean.device)
     square = (mean - scaled).square()
     likelihood = 0.5 * (log_variance + square.detach() * torch.exp(-log_variance))
     return {
-        "square": (square * weight).sum(),
+        "square": (square * weight * ~signed).sum(),
+        "absolute": ((mean - scaled).abs() * weight * signed).sum(),
         "likelihood": (likelihood * weight).sum(),
         "validity": functional.binary_cross_entropy_with_logits(logit, batch.valid.float()),
     }
