@@ -131,3 +131,20 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
 def test_recipe_fields_are_bounded():
     with pytest.raises(ValueError, match="batch_size"):
         Recipe(id="gaussian-2", batch_size=1)
+
+
+def test_training_ends_when_nothing_improves_and_keeps_the_best(tmp_path, monkeypatch):
+    scores = iter([0.3, 0.5, 0.4, 0.45, 0.2, 0.1])
+
+    def evaluate(training):
+        training.state.history.append({"step": training.state.step, "minutes": 0, "scenes": next(scores)})
+        return {}
+
+    monkeypatch.setattr(loop._Training, "evaluate", evaluate)
+    path = train("gaussian-2", tmp_path, steps=50, patience=2, checkpoint_minutes=1e-9, **QUICK)
+    training = json.loads(path.with_suffix(".json").read_text())["training"]
+    # The second evaluation was the best; two without a better one end it, and one more closes.
+    assert training["steps"] == 2
+    assert training["complete"]
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    assert load_network("gaussian-2")[1]["training"]["complete"]

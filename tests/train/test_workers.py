@@ -21,7 +21,7 @@ def test_alone_nothing_is_exchanged(monkeypatch):
     before = [parameter.grad for parameter in parameters]
     workers.average_gradients(parameters)
     assert all(parameter.grad is kept for parameter, kept in zip(parameters, before, strict=True))
-    assert workers.agree(3.5, torch.device("cpu")) == 3.5
+    assert workers.agree((3.5, 1.0), torch.device("cpu")) == (3.5, 1.0)
 
 
 def test_gradients_become_their_mean_over_the_processes(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,13 @@ def make_card(
         "held_out": held_out,
         "versions": versions(),
     }
+
+
+def mark_complete(weights: Path) -> None:
+    """State on the card of a weight file that its training ran to the end after these weights were best."""
+    path = weights.with_suffix(".json")
+    card = json.loads(path.read_text(encoding="utf-8"))
+    card["training"]["complete"] = True
+    partial = path.with_suffix(".json.part")
+    partial.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,35 +11,41 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from napari_deblur.core.errors import CancelledError
 from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.nets.identification import build
 from napari_deblur.nets.weights import save_network
-from napari_deblur.train.card import hardware, make_card
+from napari_deblur.train.card import hardware, make_card, mark_complete
 from napari_deblur.train.checkpoint import State
+from napari_deblur.train.crops import CropSampler, SceneRenewal
 from napari_deblur.train.degrade import Batch, Degradation, Sampler, crop_size_px, degrade
 from napari_deblur.train.evaluate import figures, held_out, predict
 from napari_deblur.train.objective import learning_rate, loss_terms
 from napari_deblur.train.recipes import Recipe, network_config, recipe
 from napari_deblur.train.start import take_weights
-from napari_deblur.train.tiles import micrograph_pool, scene_pool, training_pool
+from napari_deblur.train.tiles import SCENE_PX, micrograph_pool, scene_pool, training_pool
 from napari_deblur.train.workers import Workers
 
 _HELD_OUT_SEED = 987_654
+_RENEWAL_SEED = 555_555
 _CLIP_NORM = 2.0
+_SHOWN_EVERY = 20
 
 
 def _batches(training: _Training) -> Iterator[Batch]:
     """Yield degraded batches; each step has its own seed, so a resumed training sees the same ones."""
     chosen, workers, step = training.recipe, training.workers, training.state.step
     while True:
+        if training.renewal:
+            training.renewal.step(step)
         rng = np.random.default_rng([chosen.seed, step, workers.rank])
         seed = (chosen.seed * 1_000_003 + step) * 64 + workers.rank
         sampler = Sampler(torch.Generator(device=training.device).manual_seed(seed))
-        crops = torch.from_numpy(training.pool.crops(chosen.batch_size // workers.count, rng))
-        yield degrade(crops.to(training.device, non_blocking=True), chosen.id, sampler, training.settings)
+        crops = training.sampler.crops(chosen.batch_size // workers.count, rng)
+        yield degrade(crops, chosen.id, sampler, training.settings)
         step += 1
 
 
@@ -64,6 +71,7 @@ class _Training:
         start_from: str | None,
     ) -> None:
         self.recipe, self.out_dir, self.device = chosen, out_dir, device
+        self.given_up = False
         self.workers = Workers.from_environment(device)
         self.settings = Degradation()
         self.start_from: dict[str, Any] | None = None
@@ -73,7 +81,10 @@ class _Training:
         if start_from is not None:
             self.start_from = take_weights(network, start_from)
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay
+            network.parameters(),
+            lr=chosen.learning_rate,
+            weight_decay=chosen.weight_decay,
+            fused=device.type == "cuda",
         )
         self.state = State(network, copy.deepcopy(network).requires_grad_(False).eval(), optimizer)
         crop = crop_size_px(chosen.id, network.patch_px)
@@ -84,11 +95,25 @@ class _Training:
             seed=chosen.seed,
             micrograph_share=chosen.micrograph_share,
         )
+        self.sampler = CropSampler(self.pool, device)
+        self.renewal = self._renewal(crop)
         self.held_out = _held_out_sets(chosen, self.settings, crop, data_dir) if self.workers.leads else {}
+
+    def _renewal(self, crop: int) -> SceneRenewal | None:
+        chosen, workers = self.recipe, self.workers
+        if not chosen.new_scenes:
+            return None
+        processes = max(1, (os.cpu_count() or 2) // (2 * workers.count))
+        seed = chosen.seed + _RENEWAL_SEED + workers.rank
+        return SceneRenewal(self.sampler, chosen.new_scenes, max(SCENE_PX, crop), seed, processes)
 
     @property
     def checkpoint(self) -> Path:
         return self.out_dir / f"{self.recipe.id}.checkpoint.pt"
+
+    @property
+    def weights(self) -> Path:
+        return self.out_dir / f"{self.recipe.id}.safetensors"
 
     @property
     def fraction(self) -> float:
@@ -97,8 +122,8 @@ class _Training:
             return self.state.step / self.recipe.steps
         return self.state.seconds / (60 * self.recipe.minutes)
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        """Make one step of the optimiser; return the loss terms."""
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Make one step of the optimiser; return the loss terms, still on the device."""
         state = self.state
         state.network.train()
         for group in state.optimizer.param_groups:
@@ -115,7 +140,7 @@ class _Training:
         state.optimizer.step()
         state.update_average(min(self.recipe.ema, (1 + state.step) / (10 + state.step)))
         state.step += 1
-        return {name: float(term.detach()) for name, term in terms.items()}
+        return {name: term.detach() for name, term in terms.items()}
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Return held-out figures of the averaged weights."""
@@ -129,9 +154,13 @@ class _Training:
         )
         return found
 
-    def export(self, complete: bool) -> Path:
-        """Evaluate, then write weights and card."""
+    def export(self, complete: bool) -> None:
+        """Evaluate, and write weights and card if they are the best so far."""
         scores = self.evaluate()
+        if self.stale and self.weights.is_file():
+            if complete:
+                mark_complete(self.weights)
+            return
         facts = {
             "complete": complete,
             "steps": self.state.step,
@@ -144,7 +173,13 @@ class _Training:
             "history": self.state.history,
         }
         card = make_card(self.state.average, self.recipe, self.settings, self.pool, facts, scores)
-        return save_network(self.state.average.state_dict(), card, self.out_dir)
+        save_network(self.state.average.state_dict(), card, self.out_dir)
+
+    @property
+    def stale(self) -> int:
+        """How many evaluations ago the best one was, by the last held-out set: micrographs, where given."""
+        scores = [list(entry.values())[-1] for entry in self.state.history]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def _pick_device(device: str | None) -> torch.device:
@@ -217,25 +252,33 @@ def train(
 def _loop(training: _Training, run: Run) -> Path:
     state, chosen = training.state, training.recipe
     clock, saved = time.monotonic() - state.seconds, state.seconds
-    smooth: dict[str, float] = {}
+    smooth: dict[str, Tensor] = {}
+    shown = ""
     batches = _batches(training)
     try:
-        while training.fraction < 1:
+        while training.fraction < 1 and not training.given_up:
             for name, term in training.step(next(batches)).items():
-                smooth[name] = term if name not in smooth else 0.98 * smooth[name] + 0.02 * term
-            state.seconds = training.workers.agree(time.monotonic() - clock, training.device)
+                smooth[name] = term if name not in smooth else torch.lerp(smooth[name], term, 0.02)
+            found = (time.monotonic() - clock, float(0 < chosen.patience <= training.stale))
+            state.seconds, given_up = training.workers.agree(found, training.device)
+            training.given_up = bool(given_up)
             if training.workers.leads and state.seconds - saved > 60 * chosen.checkpoint_minutes:
                 saved = state.seconds
                 state.save(training.checkpoint)
                 training.export(complete=False)
-            shown = " ".join(f"{name} {term:.3f}" for name, term in smooth.items())
+            if not shown or state.step % _SHOWN_EVERY == 0:
+                # To read a number makes the CPU wait for the GPU.
+                shown = " ".join(f"{name} {float(term):.3f}" for name, term in smooth.items())
             run.step(min(int(1e4 * training.fraction), 10_000), 10_000, f"step {state.step}: {shown}")
     except CancelledError:
         if training.workers.leads:
             state.save(training.checkpoint)
         raise
+    finally:
+        if training.renewal:
+            training.renewal.close()
     if training.workers.leads:
         state.save(training.checkpoint)
         training.export(complete=True)
         run.fact("history", state.history)
-    return training.out_dir / f"{chosen.id}.safetensors"
+    return training.weights

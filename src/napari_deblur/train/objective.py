@@ -32,9 +32,9 @@ def loss_terms(
     texture count in the validity alone (Shajkofci & Liebling 2020, Eq. 11, doi:10.1109/TIP.2020.2986880).
     The likelihood trains the predicted error only.
 
-    Of the signed defocus it is the absolute error that counts. Far from focus its size is sure and its side may
-    not be: the mean of both sides would shrink towards focus, the median keeps the size and takes the likelier
-    side.
+    Of the signed defocus it is the absolute error that counts. Far from focus its size is sure and its side
+    may not be: the mean of both sides would shrink towards focus, the median keeps the size and takes the
+    likelier side.
     """
     mean, log_variance, logit = output
     true = network.targets.encode(batch.parameters)

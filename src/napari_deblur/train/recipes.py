@@ -36,6 +36,12 @@ class Recipe(Declared):
     )
     seed: int = Param(0, title="Seed", help="Seed of everything random.", ge=0)
     n_scenes: int = Param(1600, title="Scenes", help="Number of procedural scenes rendered beforehand.", ge=1)
+    new_scenes: float = Param(
+        0.0,
+        title="New scenes",
+        help="Scenes that other processes render anew per step, for a GPU that would wear out a fixed set.",
+        ge=0,
+    )
     micrograph_share: float = Param(
         0.5, title="Micrographs", help="Share of patches from the data folder's micrographs.", ge=0, le=0.9
     )
@@ -43,6 +49,12 @@ class Recipe(Declared):
         0.3, title="Validity", help="Weight of the validity term in the loss.", ge=0
     )
     checkpoint_minutes: float = Param(5.0, title="Checkpoint", help="Time between checkpoints.", gt=0)
+    patience: int = Param(
+        0,
+        title="Patience",
+        help="Evaluations without a better one after which the training ends; 0: it runs to its time.",
+        ge=0,
+    )
     n_validation: int = Param(1024, title="Validation patches", help="Patches per held-out set.", ge=16)
 
 

@@ -166,7 +166,7 @@ SCENES: dict[str, tuple[Callable[[np.random.Generator, int], Array], float]] = {
 """Each kind of scene with its share."""
 
 
-def draw_scenes(count: int, size_px: int, seed: int) -> list[tuple[str, Array]]:
+def draw_scenes(count: int, size_px: int, seed: int | tuple[int, ...]) -> list[tuple[str, Array]]:
     """Draw ``count`` scenes, each with its kind; the same seed gives the same scenes.
 
     The kinds come in their shares exactly (to one scene), in random order.

@@ -19,7 +19,10 @@ OVERSAMPLED_BELOW_CYC_PER_PX = 0.13
 VALIDATION_SOURCES = ("examples",)
 TEST_SOURCES = ("training-resources",)
 _FOLDERS = {"train_micro": "micrographs", "train_natural": "photographs"}
-_SCENE_PX = 256
+SCENE_PX = 256
+SCENE_GROUP = "scenes: "
+CONTENT_SHARE = 0.4
+"""A crop holds content if it varies this much, against its whole image (standard deviations)."""
 _TRIES = 4
 
 
@@ -58,7 +61,7 @@ class Pool:
         area = np.sqrt([image.size for image in images])
         image = images[rng.choice(len(images), p=area / area.sum())]
         size, margin = self.crop_px, self.crop_px // 6
-        wanted = 0.4 * float(image[::4, ::4].astype(np.float32).std())
+        wanted = CONTENT_SHARE * float(image[::4, ::4].astype(np.float32).std())
         for _ in range(_TRIES):
             y, x = (int(rng.integers(0, side - size + 1)) for side in image.shape)
             tile = image[y : y + size, x : x + size]
@@ -150,9 +153,9 @@ def training_pool(
         pool.add(group, image, share)
         if kind == "micrographs" and min(image.shape) >= crop_px:
             pool.add(f"{group} (halved)", _halved(image), share / 2)
-    for kind, scene in draw_scenes(n_scenes, max(_SCENE_PX, crop_px), seed):
-        pool.add(f"scenes: {kind}", scene, 1.0)
-    scenes = [group for group in pool.images if group.startswith("scenes")]
+    for kind, scene in draw_scenes(n_scenes, max(SCENE_PX, crop_px), seed):
+        pool.add(SCENE_GROUP + kind, scene, 1.0)
+    scenes = [group for group in pool.images if group.startswith(SCENE_GROUP)]
     for group in scenes:
         share = len(pool.images[group]) / n_scenes
         pool.shares[group] = share * (1 - sum(weights.values()) if folder else 1.0)
@@ -171,7 +174,7 @@ def micrograph_pool(crop_px: int, data_dir: Path, split: str) -> Pool:
 def scene_pool(crop_px: int, n_scenes: int, seed: int) -> Pool:
     """Gather held-out procedural scenes of another seed."""
     pool = Pool(crop_px)
-    for kind, scene in draw_scenes(n_scenes, max(_SCENE_PX, crop_px), seed):
-        pool.add(f"scenes: {kind}", scene, 0.0)
+    for kind, scene in draw_scenes(n_scenes, max(SCENE_PX, crop_px), seed):
+        pool.add(SCENE_GROUP + kind, scene, 0.0)
     pool.shares = {group: len(images) / n_scenes for group, images in pool.images.items()}
     return pool

@@ -56,10 +56,10 @@ class Workers:
             gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
             start += gradient.numel()
 
-    def agree(self, value: float, device: torch.device) -> float:
-        """Return the leader's value in every process."""
+    def agree(self, values: tuple[float, ...], device: torch.device) -> tuple[float, ...]:
+        """Return the leader's values in every process."""
         if self.count < 2:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64, device=device)
+            return values
+        shared = torch.tensor(values, dtype=torch.float64, device=device)
         torch.distributed.broadcast(shared, 0)
-        return float(shared)
+        return tuple(shared.tolist())
