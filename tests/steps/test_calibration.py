@@ -25,6 +25,12 @@ def test_a_tilted_plane_gives_axis_scale_and_sign(azimuth, axis, tilted_map):
     assert calibration.residual_um < 1e-3
 
 
+def test_beyond_its_ends_a_curve_goes_on_with_its_mean_slope():
+    flat_ends = ((-0.2, -30.0), (-0.19, -10.0), (0.19, 10.0), (0.2, 30.0))
+    calibration = DepthCalibration(model="zernike-3", axis_rad=0.0, curve=flat_ends)
+    np.testing.assert_allclose(calibration.depth_um([-0.3, -0.195, 0.0, 0.3]), [-45, -20, 0, 45])
+
+
 def test_the_other_direction_turns_the_sign(tilted_map):
     psf_map, _ = tilted_map(90.0, axis_rad=0.4)
     calibration = DepthCalibration.from_tilted_plane(psf_map, tilt_deg=6, azimuth_deg=-90)

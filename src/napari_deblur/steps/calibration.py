@@ -41,7 +41,8 @@ class DepthCalibration(BaseModel):
     axis_rad : float
         Axis of astigmatism for what lies beyond focus; 0 or π/2 (a sign) for gaussian-2 and the paper's rule.
     curve : tuple of (float, float)
-        Points (quantity, depth in µm), both strictly increasing; linear between and beyond them.
+        Points (quantity, depth in µm), both strictly increasing; linear between them, and beyond them with the
+        mean slope: a flat end of the curve would fling what lies beyond it far away.
     residual_um : float or None
         Spread of the calibration's own data around it.
     cutoff_cycles_per_px : float or None
@@ -83,8 +84,7 @@ class DepthCalibration(BaseModel):
         at, to = np.array(self.curve).T
         values = np.asarray(quantity, dtype=np.float64)
         depth = np.interp(values, at, to)
-        low, high = (to[1] - to[0]) / (at[1] - at[0]), (to[-1] - to[-2]) / (at[-1] - at[-2])
-        depth += np.minimum(values - at[0], 0) * low + np.maximum(values - at[-1], 0) * high
+        depth += (np.minimum(values - at[0], 0) + np.maximum(values - at[-1], 0)) * self.scale_um
         return np.asarray(depth)
 
     def check_fits(self, psf_map: PsfMap, rule: Rule) -> None:
