@@ -91,7 +91,7 @@ def test_train_passes_the_changes_on(cli, tmp_path, monkeypatch):
 
     def train(recipe_id, out_dir, **options):
         seen.update(options, id=recipe_id, out_dir=out_dir)
-        return out_dir / "w.safetensors"
+        return [out_dir / "w.safetensors"]
 
     monkeypatch.setattr(napari_deblur.train.loop, "train", train)
     code, out, _ = cli(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -10,7 +11,10 @@ from napari_deblur.core.run import Run
 from napari_deblur.nets.identification import build, default_config
 from napari_deblur.nets.targets import targets
 from napari_deblur.nets.weights import WEIGHTS_VARIABLE, load_network
-from napari_deblur.train import loop, start
+from napari_deblur.optics.psf import FAMILIES
+from napari_deblur.train import start, training
+from napari_deblur.train.checkpoint import State
+from napari_deblur.train.joint import SHARED_PREFIXES, Networks
 from napari_deblur.train.loop import train
 from napari_deblur.train.objective import learning_rate
 from napari_deblur.train.recipes import RECIPES, Recipe, network_config, recipe
@@ -30,13 +34,13 @@ QUICK = {"batch_size": 4, "n_scenes": 8, "n_validation": 16}
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
     """Train a network of a few thousand weights."""
-    monkeypatch.setattr(loop, "network_config", lambda chosen: network_config(chosen) | SMALL)
+    monkeypatch.setattr(training, "network_config", lambda *given: network_config(*given) | SMALL)
 
 
 @pytest.mark.parametrize("model", ["gaussian-2", "zernike-3"])
 def test_a_few_steps_write_weights_and_a_card_that_load(model, tmp_path, monkeypatch):
     messages = []
-    path = train(
+    (path,) = train(
         model, tmp_path, steps=3, run=Run(on_progress=lambda p: messages.append(p.fraction)), **QUICK
     )
     assert path == tmp_path / f"{model}.safetensors"
@@ -56,28 +60,28 @@ def test_a_few_steps_write_weights_and_a_card_that_load(model, tmp_path, monkeyp
 
 
 def test_a_resumed_training_equals_one_that_ran_through(tmp_path):
-    through = train("gaussian-2", tmp_path / "through", steps=4, **QUICK)
+    (through,) = train("gaussian-2", tmp_path / "through", steps=4, **QUICK)
 
     run = Run()
     run.on_progress = lambda p: run.cancel() if p.message.startswith("step 2") else None
     with pytest.raises(CancelledError):
         train("gaussian-2", tmp_path / "resumed", steps=4, run=run, **QUICK)
-    resumed = train("gaussian-2", tmp_path / "resumed", steps=4, **QUICK)
+    (resumed,) = train("gaussian-2", tmp_path / "resumed", steps=4, **QUICK)
     assert resumed.read_bytes() == through.read_bytes()
 
 
 def test_one_batch_can_be_learned_by_heart(tmp_path):
     chosen = Recipe(id="gaussian-2", steps=15, warm_up=0, learning_rate=5e-3, **QUICK)
-    training = loop._Training(chosen, tmp_path, None, torch.device("cpu"), None)
-    batch = next(loop._batches(training))
-    squares = [training.step(batch)["square"] for _ in range(15)]
+    learning = training.Training(chosen, tmp_path, None, torch.device("cpu"), None)
+    batch = next(learning.batches())
+    squares = [learning.step(batch)["square"] for _ in range(15)]
     assert squares[-1] < 0.5 * squares[0]
 
 
 def test_the_trunk_of_another_family_can_be_taken(tmp_path, monkeypatch):
     train("zernike-3", tmp_path, steps=1, **QUICK)
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
-    path = train("gaussian-2", tmp_path, steps=1, start_from="zernike-3", **QUICK)
+    (path,) = train("gaussian-2", tmp_path, steps=1, start_from="zernike-3", **QUICK)
     started = json.loads(path.with_suffix(".json").read_text())["training"]["started_from"]
     assert started["id"] == "zernike-3"
     assert started["quantities"] == []
@@ -99,6 +103,52 @@ def test_the_rows_of_quantities_with_the_same_name_are_taken(monkeypatch):
         start.take_weights(other, "zernike-3")
 
 
+def test_families_trained_together_share_one_file_of_branches(tmp_path, monkeypatch):
+    paths = train("identification", tmp_path, steps=2, **(QUICK | {"batch_size": 10}))
+    assert [path.stem for path in paths] == list(FAMILIES)
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    loaded = {path.stem: load_network(path.stem) for path in paths}
+    first = loaded["gaussian-1"][0].state_dict()
+    for model, (network, card) in loaded.items():
+        assert network.model == card["id"] == model
+        assert card["shared"]["file"] == "identification.safetensors"
+        assert card["training"]["patches"] == 4
+        assert len(card["training"]["together_with"]) == len(FAMILIES) - 1
+        branches = {
+            name: value for name, value in network.state_dict().items() if name.startswith(SHARED_PREFIXES)
+        }
+        assert branches
+        assert all(torch.equal(first[name], value) for name, value in branches.items())
+    heads = (tmp_path / "zernike-3.safetensors").stat().st_size
+    assert heads < (tmp_path / "identification.safetensors").stat().st_size
+    (tmp_path / "identification.safetensors").write_bytes(b"changed")
+    with pytest.raises(WeightsError, match="was changed or damaged"):
+        load_network("zernike-3")
+
+
+def test_shared_branches_move_once_per_step():
+    pair = Networks([default_config(model) | SMALL for model in ("gaussian-1", "gaussian-2")])
+    state = State(pair, copy.deepcopy(pair), torch.optim.SGD(pair.parameters()))
+    before = state.average.each()["gaussian-2"].spatial.stem[0].weight.detach().clone()
+    with torch.no_grad():
+        for parameter in pair.parameters():
+            parameter.add_(1)
+    state.update_average(0.75)
+    moved = state.average.each()
+    torch.testing.assert_close(moved["gaussian-2"].spatial.stem[0].weight.detach(), before + 0.25)
+    assert moved["gaussian-1"].spatial is moved["gaussian-2"].spatial
+
+
+def test_heads_see_the_features_of_their_own_patches():
+    pair = Networks([default_config(model) | SMALL for model in ("gaussian-1", "zernike-3")]).eval()
+    patches = {"gaussian-1": torch.rand(2, 128, 128), "zernike-3": torch.rand(3, 128, 128)}
+    with torch.no_grad():
+        together = pair(patches)
+        for model, network in pair.each().items():
+            for found, alone in zip(together[model], network(patches[model]), strict=True):
+                torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)
+
+
 def test_learning_rate_rises_then_falls_to_zero():
     chosen = recipe("zernike-3")
     rates = [learning_rate(chosen, fraction) for fraction in (0, 0.02, 0.05, 0.5, 1.0, 1.5)]
@@ -108,9 +158,12 @@ def test_learning_rate_rises_then_falls_to_zero():
 
 
 def test_recipes_are_declared_for_the_shipped_families():
-    assert set(RECIPES) == {"gaussian-2", "zernike-3"}
+    assert set(RECIPES) == {*FAMILIES, "identification"}
+    assert recipe("zernike-1").models == ("zernike-1",)
+    assert set(recipe("identification").models) == set(FAMILIES)
     full = recipe("zernike-3").model_copy(update={"size": "full"})
-    assert network_config(full)["widths"] > network_config(recipe("zernike-3"))["widths"]
+    compact = network_config(recipe("zernike-3"), "zernike-3")
+    assert network_config(full, "zernike-3")["widths"] > compact["widths"]
 
 
 def test_bad_input_is_refused(tmp_path):
@@ -136,15 +189,15 @@ def test_recipe_fields_are_bounded():
 def test_training_ends_when_nothing_improves_and_keeps_the_best(tmp_path, monkeypatch):
     scores = iter([0.3, 0.5, 0.4, 0.45, 0.2, 0.1])
 
-    def evaluate(training):
-        training.state.history.append({"step": training.state.step, "minutes": 0, "scenes": next(scores)})
+    def evaluate(self):
+        self.state.history.append({"step": self.state.step, "minutes": 0, "scenes": next(scores)})
         return {}
 
-    monkeypatch.setattr(loop._Training, "evaluate", evaluate)
-    path = train("gaussian-2", tmp_path, steps=50, patience=2, checkpoint_minutes=1e-9, **QUICK)
-    training = json.loads(path.with_suffix(".json").read_text())["training"]
+    monkeypatch.setattr(training.Training, "evaluate", evaluate)
+    (path,) = train("gaussian-2", tmp_path, steps=50, patience=2, checkpoint_minutes=1e-9, **QUICK)
+    facts = json.loads(path.with_suffix(".json").read_text())["training"]
     # The second evaluation was the best; two without a better one end it, and one more closes.
-    assert training["steps"] == 2
-    assert training["complete"]
+    assert facts["steps"] == 2
+    assert facts["complete"]
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
     assert load_network("gaussian-2")[1]["training"]["complete"]

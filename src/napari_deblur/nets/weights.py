@@ -159,21 +159,33 @@ def load_network(id: str, device: torch.device | str = "cpu") -> tuple[nn.Module
     from safetensors.torch import load_file
 
     info = find_model(id)
-    if not info.path.is_file():
-        raise WeightsError(f"the weight file {info.path} of model {id!r} is missing; reinstall the package")
-    found = file_sha256(info.path)
-    if found != info.sha256:
-        raise WeightsError(
-            f"the weight file {info.path} must have the sha256 that its card states ({info.sha256[:12]}…); "
-            f"it has {found[:12]}…, so it was changed or damaged"
-        )
+    files = {info.path: info.sha256}
+    if shared := info.card.get("shared"):
+        files[info.path.parent / str(shared["file"])] = str(shared["sha256"])
+    for path, sha256 in files.items():
+        _check_file(path, sha256, id)
     try:
         module = build_network(info.card["config"])
-        state = {name: _widened(tensor) for name, tensor in load_file(info.path).items()}
+        state: dict[str, Tensor] = {}
+        for path in files:
+            state |= {name: _widened(tensor) for name, tensor in load_file(path).items()}
         module.load_state_dict(state)
+        if factors := info.card.get("error_scale"):
+            module.set_error_scale(factors)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise WeightsError(f"the weight file {info.path} does not fit its card: {error}") from None
     return module.to(device).eval().requires_grad_(False), info.card
+
+
+def _check_file(path: Path, sha256: str, id: str) -> None:
+    if not path.is_file():
+        raise WeightsError(f"the weight file {path} of model {id!r} is missing; reinstall the package")
+    found = file_sha256(path)
+    if found != sha256:
+        raise WeightsError(
+            f"the weight file {path} must have the sha256 that its card states ({sha256[:12]}…); "
+            f"it has {found[:12]}…, so it was changed or damaged"
+        )
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
@@ -191,7 +203,12 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def save_network(state: Mapping[str, Tensor], card: Mapping[str, Any], folder: Path) -> Path:
+def save_network(
+    state: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+    folder: Path,
+    shared: tuple[str, tuple[str, ...]] | None = None,
+) -> Path:
     """Write weights as fp16 safetensors and their card, each to a temporary name first.
 
     Parameters
@@ -201,18 +218,38 @@ def save_network(state: Mapping[str, Tensor], card: Mapping[str, Any], folder: P
     card : mapping
         Everything but the sha256, which is filled in.
     folder : Path
+    shared : (str, tuple of str), optional
+        Stem of a second file, and the beginnings of the names of the tensors that go there because other
+        networks hold the same ones. The card states that file's sha256 too.
 
     Returns
     -------
     Path
         The weight file.
     """
-    import torch
-    from safetensors.torch import save
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{card['id']}.safetensors"
+    common: dict[str, Tensor] = {}
+    extra: dict[str, Any] = {}
+    if shared is not None:
+        stem, prefixes = shared
+        common = {name: value for name, value in state.items() if name.startswith(prefixes)}
+        second = folder / f"{stem}.safetensors"
+        _write_tensors(common, second)
+        extra["shared"] = {"file": second.name, "sha256": file_sha256(second)}
+    _write_tensors({name: value for name, value in state.items() if name not in common}, path)
+    complete = {"format": CARD_FORMAT, **card, **extra, "sha256": file_sha256(path)}
+    card_partial = path.with_suffix(".json.part")
+    card_partial.write_text(json.dumps(complete, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    card_partial.replace(path.with_suffix(".json"))
+    return path
+
+
+def _write_tensors(state: Mapping[str, Tensor], path: Path) -> None:
+    import torch
+    from safetensors.torch import save
+
     half = {
         name: (tensor.half() if tensor.is_floating_point() else tensor)
         .detach()
@@ -223,9 +260,4 @@ def save_network(state: Mapping[str, Tensor], card: Mapping[str, Any], folder: P
     partial = path.with_suffix(".part")
     # Written by us, not by safetensors' own writer: that one leaves a file that only its owner can read.
     partial.write_bytes(save(half))
-    complete = {"format": CARD_FORMAT, **card, "sha256": file_sha256(partial)}
-    card_partial = path.with_suffix(".json.part")
-    card_partial.write_text(json.dumps(complete, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
-    card_partial.replace(path.with_suffix(".json"))
-    return path

@@ -55,7 +55,7 @@ def make_card(
     """
     model = family(network.model)
     return {
-        "id": recipe.id,
+        "id": network.model,
         "title": f"PSF identification, {model.title}",
         "task": "psf-identification",
         "licence": "BSD-3-Clause",

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from napari_deblur.core.errors import WeightsError
-from napari_deblur.nets.identification import IdentificationNet
+from napari_deblur.train.joint import Networks
 
 
 @dataclass
 class State:
     """All that a checkpoint holds."""
 
-    network: IdentificationNet
-    average: IdentificationNet
+    networks: Networks
+    average: Networks
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -28,7 +29,7 @@ class State:
         """Write the checkpoint, first to a temporary name."""
         partial = path.with_suffix(".part")
         content = {
-            "network": self.network.state_dict(),
+            "networks": self.networks.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
@@ -42,7 +43,7 @@ class State:
         """Go on from a checkpoint; only tensors and plain values are read."""
         try:
             content = torch.load(path, map_location=device, weights_only=True)
-            self.network.load_state_dict(content["network"])
+            self.networks.load_state_dict(content["networks"])
             self.average.load_state_dict(content["average"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.step, self.seconds, self.history = content["step"], content["seconds"], content["history"]
@@ -53,9 +54,15 @@ class State:
     def update_average(self, decay: float) -> None:
         """Move the averaged weights and statistics towards the network's."""
         with torch.no_grad():
-            pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+            # By module, not by name: what families share must move once.
+            pairs = zip(_tensors(self.average), _tensors(self.networks), strict=True)
             for kept, new in pairs:
                 if kept.is_floating_point():
                     kept.lerp_(new, 1 - decay)
                 else:
                     kept.copy_(new)
+
+
+def _tensors(networks: Networks) -> list[Tensor]:
+    """Return parameters and buffers, each once."""
+    return [*networks.parameters(), *networks.buffers()]

@@ -106,6 +106,12 @@ def crop_size_px(model: str, patch_px: int) -> int:
     return patch_px + family(model).default_size_px - 1
 
 
+def central_crops(crops: Tensor, size_px: int) -> Tensor:
+    """Return the middle of each crop (batch, y, x), ``size_px`` high and wide."""
+    start = (crops.shape[-1] - size_px) // 2
+    return crops[..., start : start + size_px, start : start + size_px]
+
+
 def _illumination(count: int, size: int, sampler: Sampler) -> Tensor:
     """Return smooth positive fields (count, size, size): half flat, the others a tilted paraboloid."""
     line = torch.linspace(-1, 1, size, device=sampler.device)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_deblur.nets.identification import IdentificationNet
+from napari_deblur.nets.identification import PATCH_PX, IdentificationNet
 from napari_deblur.nets.targets import Targets
-from napari_deblur.train.degrade import Batch, Degradation, Sampler, degrade
+from napari_deblur.train.degrade import Batch, Degradation, Sampler, central_crops, crop_size_px, degrade
 from napari_deblur.train.tiles import Pool
 
 _BATCH = 64
@@ -39,7 +39,14 @@ class Predictions:
 
 
 def held_out(
-    pool: Pool, model: str, count: int, seed: int, settings: Degradation, photons: float | None = None
+    pool: Pool,
+    model: str,
+    count: int,
+    seed: int,
+    settings: Degradation,
+    photons: float | None = None,
+    *,
+    patch_px: int = PATCH_PX,
 ) -> list[Batch]:
     """Render ``count`` held-out patches from a pool; the same seed gives the same patches."""
     rng = np.random.default_rng(seed)
@@ -47,7 +54,7 @@ def held_out(
     batches = []
     for start in range(0, count, _BATCH):
         size = min(_BATCH, count - start)
-        crops = torch.from_numpy(pool.crops(size, rng))
+        crops = central_crops(torch.from_numpy(pool.crops(size, rng)), crop_size_px(model, patch_px))
         level = None if photons is None else torch.full((size,), photons)
         batches.append(degrade(crops, model, sampler, settings, photons=level))
     return batches

@@ -6,14 +6,15 @@ from typing import Any, Literal
 
 from napari_deblur.core.errors import UnknownNameError
 from napari_deblur.core.params import Declared, Param
+from napari_deblur.optics.psf import FAMILIES
+
+ALL_FAMILIES = "identification"
 
 
 class Recipe(Declared):
-    """How the weights of one PSF family are trained."""
+    """How the weights of one PSF family, or of all together, are trained."""
 
-    id: str = Param(
-        title="Id", help="Id of the model that the recipe trains, which is that of its PSF family."
-    )
+    id: str = Param(title="Id", help="That of the PSF family it trains, or 'identification' for all of them.")
     size: Literal["compact", "full"] = Param(
         "compact", title="Network", help="Compact for shipping, full for a longer training on a GPU."
     )
@@ -57,11 +58,23 @@ class Recipe(Declared):
     )
     n_validation: int = Param(1024, title="Validation patches", help="Patches per held-out set.", ge=16)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """PSF families that it trains."""
+        return tuple(FAMILIES) if self.id == ALL_FAMILIES else (self.id,)
 
-RECIPES: dict[str, Recipe] = {
-    "gaussian-2": Recipe(id="gaussian-2", minutes=30.0),
-    "zernike-3": Recipe(id="zernike-3", minutes=70.0),
+
+_MINUTES = {
+    "gaussian-1": 20.0,
+    "gaussian-2": 30.0,
+    "zernike-1": 30.0,
+    "zernike-2": 40.0,
+    "zernike-3": 70.0,
+    ALL_FAMILIES: 180.0,
 }
+
+RECIPES: dict[str, Recipe] = {id: Recipe(id=id, minutes=minutes) for id, minutes in _MINUTES.items()}
+"""One network each, and all of them together."""
 
 
 def recipe(id: str) -> Recipe:
@@ -76,11 +89,11 @@ def recipe(id: str) -> Recipe:
     return RECIPES[id]
 
 
-def network_config(chosen: Recipe) -> dict[str, Any]:
-    """Return the architecture that a recipe trains."""
+def network_config(chosen: Recipe, model: str) -> dict[str, Any]:
+    """Return the architecture that a recipe trains for one of its families."""
     from napari_deblur.nets.identification import default_config
 
-    config = default_config(chosen.id)
+    config = default_config(model)
     if chosen.size == "full":
         config |= {"widths": [48, 96, 192, 384], "blocks": [2, 2, 3, 2], "spectral_width": 32}
     return config
