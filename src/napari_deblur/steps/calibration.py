@@ -7,26 +7,23 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.steps.curve_fit import crossing, fitted_azimuth, rising_curve, robust_lines
-from napari_deblur.steps.defocus import DefocusSignal, Grid, Rule, defocus_signal, defocus_waves_per_um
-from napari_deblur.steps.surface_fit import robust_spread
+from napari_deblur.steps.calibrate import Shape, fit_calibration
+from napari_deblur.steps.curve_fit import fitted_azimuth
+from napari_deblur.steps.defocus import Grid, Rule, defocus_signal, defocus_waves_per_um
+from napari_deblur.steps.lookup import LookupTable, has_readings, readings
 
 if TYPE_CHECKING:
     from napari_deblur.optics.psf_map import PsfMap
     from napari_deblur.optics.settings import Optics
 
-Shape = Literal["linear", "monotone"]
-
 _FORMAT = 1
-_FEWEST_POSITIONS = 6
-_MONOTONE_KNOTS = 9
 _LARGEST_CUTOFF_CHANGE = 0.05
 
 
@@ -41,8 +38,10 @@ class DepthCalibration(BaseModel):
     axis_rad : float
         Axis of astigmatism for what lies beyond focus; 0 or π/2 (a sign) for gaussian-2 and the paper's rule.
     curve : tuple of (float, float)
-        Points (quantity, depth in µm), both strictly increasing; linear between them, and beyond them with the
-        mean slope: a flat end of the curve would fling what lies beyond it far away.
+        Points (quantity, depth in µm), both strictly increasing; linear between them, and beyond them with
+        the mean slope: a flat end of the curve would fling what lies beyond it far away.
+    table : LookupTable or None
+        What maps read over depth; where it is there, depth comes from it and not from the curve.
     residual_um : float or None
         Spread of the calibration's own data around it.
     cutoff_cycles_per_px : float or None
@@ -57,6 +56,7 @@ class DepthCalibration(BaseModel):
     rule: Rule = "astigmatism"
     axis_rad: float
     curve: tuple[tuple[float, float], ...] = Field(min_length=2)
+    table: LookupTable | None = None
     residual_um: float | None = None
     cutoff_cycles_per_px: float | None = None
     source: dict[str, Any] = Field(default_factory=dict)
@@ -77,6 +77,8 @@ class DepthCalibration(BaseModel):
     @property
     def depth_range_um(self) -> tuple[float, float]:
         """Depths between which the calibration was seen to hold."""
+        if self.table is not None:
+            return self.table.depth_um[0], self.table.depth_um[-1]
         return self.curve[0][1], self.curve[-1][1]
 
     def depth_um(self, quantity: ArrayLike) -> Grid:
@@ -86,6 +88,19 @@ class DepthCalibration(BaseModel):
         depth = np.interp(values, at, to)
         depth += (np.minimum(values - at[0], 0) + np.maximum(values - at[-1], 0)) * self.scale_um
         return np.asarray(depth)
+
+    def depths_of(self, psf_map: PsfMap, quantity: Grid) -> tuple[Grid, Grid | None]:
+        """Return the depths in µm of a map's positions, and their standard deviations from the table.
+
+        Parameters
+        ----------
+        psf_map : PsfMap
+        quantity : ndarray, shape (rows, cols)
+            Its signed quantity along this calibration's axis.
+        """
+        if self.table is None or not has_readings(psf_map):
+            return self.depth_um(quantity), None
+        return self.table.look_up(*readings(psf_map, self.axis_rad))
 
     def check_fits(self, psf_map: PsfMap, rule: Rule) -> None:
         """Refuse a map of another family, rule or cut-off.
@@ -115,7 +130,7 @@ class DepthCalibration(BaseModel):
         pixel_size_um: tuple[float, float] | float | None = None,
         zero_at_px: tuple[float, float] | None = None,
         rule: Rule = "astigmatism",
-        shape: Shape = "linear",
+        shape: Shape | None = None,
     ) -> DepthCalibration:
         """Calibrate with a flat, textured sample that is tilted by a known angle.
 
@@ -135,8 +150,9 @@ class DepthCalibration(BaseModel):
         zero_at_px : tuple of float, optional
             Point (y, x) of the sample that counts as depth 0; when not given, where the sample is in focus.
         rule : {'astigmatism', 'paper'}
-        shape : {'linear', 'monotone'}
-            Straight line, or a rising curve.
+        shape : {'linear', 'monotone', 'lookup'}, optional
+            Straight line, rising curve, or a table of all readings, which is the default for maps that hold
+            them; a straight line for others.
 
         Raises
         ------
@@ -160,7 +176,16 @@ class DepthCalibration(BaseModel):
             "azimuth_deg": math.degrees(azimuth),
             "pixel_size_um": [pixel_y, pixel_x],
         }
-        return cls._fitted(psf_map, rule, [signal], [height], shape, source, focus_is_zero=zero_at_px is None)
+        fields = fit_calibration(
+            [psf_map],
+            [signal],
+            [height],
+            rule=rule,
+            shape=shape,
+            without_readings="linear",
+            focus_is_zero=zero_at_px is None,
+        )
+        return cls._made(psf_map, rule, fields, source)
 
     @classmethod
     def from_stack(
@@ -169,7 +194,7 @@ class DepthCalibration(BaseModel):
         z_um: Sequence[float],
         *,
         rule: Rule = "astigmatism",
-        shape: Shape = "monotone",
+        shape: Shape | None = None,
     ) -> DepthCalibration:
         """Calibrate with images of a flat sample (beads, or any texture) at known distances from focus.
 
@@ -180,7 +205,8 @@ class DepthCalibration(BaseModel):
         z_um : sequence of float
             Depth of the sample in each: positive where it lies beyond the focal plane.
         rule : {'astigmatism', 'paper'}
-        shape : {'linear', 'monotone'}
+        shape : {'linear', 'monotone', 'lookup'}, optional
+            As for a tilted plane; a rising curve for maps without readings.
 
         Raises
         ------
@@ -198,7 +224,16 @@ class DepthCalibration(BaseModel):
         signals = [defocus_signal(psf_map, rule) for psf_map in psf_maps]
         heights = [np.full(signal.u.shape, z) for signal, z in zip(signals, depths, strict=True)]
         source = {"kind": "stack", "z_um": depths}
-        return cls._fitted(psf_maps[0], rule, signals, heights, shape, source, focus_is_zero=False)
+        fields = fit_calibration(
+            psf_maps,
+            signals,
+            heights,
+            rule=rule,
+            shape=shape,
+            without_readings="monotone",
+            focus_is_zero=False,
+        )
+        return cls._made(psf_maps[0], rule, fields, source)
 
     @classmethod
     def from_optics(cls, optics: Optics, *, axis_deg: float) -> DepthCalibration:
@@ -220,49 +255,11 @@ class DepthCalibration(BaseModel):
         )
 
     @classmethod
-    def _fitted(
-        cls,
-        psf_map: PsfMap,
-        rule: Rule,
-        signals: list[DefocusSignal],
-        heights: list[Grid],
-        shape: Shape,
-        source: dict[str, Any],
-        *,
-        focus_is_zero: bool,
+    def _made(
+        cls, psf_map: PsfMap, rule: Rule, fields: dict[str, Any], source: dict[str, Any]
     ) -> DepthCalibration:
-        z = np.concatenate([height.ravel() for height in heights])
-        u, v = (np.concatenate([getattr(signal, name).ravel() for signal in signals]) for name in ("u", "v"))
-        trust = np.concatenate([(signal.weights * signal.precision).ravel() for signal in signals])
-        if np.count_nonzero(trust > 0) < _FEWEST_POSITIONS or float(np.ptp(z[trust > 0])) == 0:
-            rule_text = f"must have at least {_FEWEST_POSITIONS} valid positions at different depths"
-            raise InvalidInputError("psf_map", rule_text, f"{np.count_nonzero(trust > 0)} valid positions")
-        slopes, residuals = robust_lines(z, np.stack([u, v]), trust)
-        slope = float(np.hypot(*slopes))
-        axis = 0.5 * math.atan2(slopes[1], slopes[0]) % math.pi
-        quantity = u * math.cos(2 * axis) + v * math.sin(2 * axis)
-        spread = robust_spread(residuals @ slopes / max(slope, 1e-300), trust)
-        if slope * float(np.ptp(z[trust > 0])) < 2 * spread or slope == 0:
-            raise InvalidInputError(
-                "psf_map",
-                "must show defocus that changes with depth (is the cylinder lens in, the sample textured?)",
-                f"a change of {slope * float(np.ptp(z)):.3g} against a scatter of {spread:.3g}",
-            )
-        knots = 2 if shape == "linear" else min(_MONOTONE_KNOTS, len(np.unique(z[trust > 0])))
-        at, to, residual = rising_curve(z, quantity, trust, knots, slope)
-        if focus_is_zero:
-            to = to - crossing(at, to)
-        curve = tuple((float(a), float(b)) for a, b in zip(at, to, strict=True))
-        source = {**source, "positions": int(np.count_nonzero(trust > 0)), "scale_um_per_unit": 1 / slope}
-        return cls(
-            model=psf_map.model,
-            rule=rule,
-            axis_rad=axis,
-            curve=curve,
-            residual_um=residual,
-            cutoff_cycles_per_px=_cutoff(psf_map),
-            source=source,
-        )
+        more = {"model": psf_map.model, "rule": rule, "cutoff_cycles_per_px": _cutoff(psf_map)}
+        return cls(**{**fields, **more, "source": source | fields["source"]})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write the calibration as JSON.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -48,6 +48,10 @@ class DefocusSignal:
     v: Grid
     weights: Grid
     precision: Grid
+
+    def weighed(self, spread: Grid) -> DefocusSignal:
+        """Return the same with its precision from known standard deviations, shape (rows, cols)."""
+        return replace(self, precision=_precision(spread**2, self.weights))
 
     def along(self, axis_rad: float) -> Grid:
         """Return the signed quantity for a cylinder axis."""

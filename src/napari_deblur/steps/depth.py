@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.image import FloatArray, Image, as_float32
+from napari_deblur.core.image import Image
 from napari_deblur.core.params import Param
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
 from napari_deblur.steps.base import Step
 from napari_deblur.steps.calibration import DepthCalibration
 from napari_deblur.steps.defocus import DefocusSignal, defocus_signal
-from napari_deblur.steps.surface import MOST_VERTICES, Surface, make_surface
+from napari_deblur.steps.depth_result import DepthResult, first_plane
+from napari_deblur.steps.surface import Surface
 from napari_deblur.steps.surface_fit import nearest_over_image, over_image, robust_spread, smooth_surface
 
 if TYPE_CHECKING:
@@ -29,90 +29,6 @@ __all__ = ["DepthResult", "EstimateDepth", "Surface"]
 _OUTLIER_FLOOR = 0.01
 _SMOOTHING_SPACINGS = 1.5
 _SMOOTHING_PATCHES = 0.75
-
-
-@dataclass(frozen=True, eq=False)
-class DepthResult:
-    """Depth at the image's resolution.
-
-    Attributes
-    ----------
-    depth_um : ndarray, float32, shape (y, x)
-        In µm, positive away from the objective, if `calibrated`; otherwise relative, without a unit. NaN
-        where the image has no texture to tell from.
-    confidence : ndarray, float32, shape (y, x)
-        0 (do not trust) to 1; 0 where the depth is not from the place itself.
-    calibrated : bool
-    record : Record
-    pixel_size_um : tuple of float or None
-        Along y and x.
-    intensity : ndarray or None
-        The image's first plane, for the surface.
-    """
-
-    depth_um: FloatArray
-    confidence: FloatArray
-    calibrated: bool
-    record: Record
-    pixel_size_um: tuple[float, float] | None = None
-    intensity: FloatArray | None = field(default=None, repr=False)
-
-    @property
-    def unit(self) -> str:
-        """Return 'µm' or 'relative'."""
-        return "µm" if self.calibrated else "relative"
-
-    def surface(
-        self,
-        image: Image | ArrayLike | None = None,
-        *,
-        max_vertices: int = MOST_VERTICES,
-        pixel_size_um: tuple[float, float] | None = None,
-        relative_height_um: float | None = None,
-    ) -> Surface:
-        """Return the depth as a triangle mesh at true scale, coloured by intensity.
-
-        Parameters
-        ----------
-        image : Image or array_like, shape (…, y, x), optional
-            Gives the intensities; the image that the depth came from when not given.
-        max_vertices : int
-            Pixels are skipped evenly until the mesh is this small.
-        pixel_size_um : tuple of float, optional
-            Along y and x; the image's own when not given.
-        relative_height_um : float, optional
-            For a depth without calibration: how tall the whole range shall be drawn. The result says that it
-            is not calibrated.
-
-        Raises
-        ------
-        InvalidInputError
-            If the pixel size is unknown, or the depth is relative and no height was given.
-        """
-        height = self._height(relative_height_um)
-        pixel = pixel_size_um or self.pixel_size_um
-        if pixel is None:
-            raise InvalidInputError("pixel_size_um", "is needed for a surface at scale", "nothing")
-        plane = self.intensity if image is None else _first_plane(image)
-        if plane is not None and plane.shape != self.depth_um.shape:
-            rule = f"must have the depth's shape {self.depth_um.shape}"
-            raise InvalidInputError("image", rule, f"shape {plane.shape}")
-        return make_surface(
-            self.depth_um * np.float32(height),
-            plane,
-            pixel_size_um=pixel,
-            max_vertices=max_vertices,
-            calibrated=self.calibrated,
-        )
-
-    def _height(self, relative_height_um: float | None) -> float:
-        """Return the factor from the depth to µm."""
-        if self.calibrated:
-            return 1.0
-        if relative_height_um is None or not relative_height_um > 0:
-            rule = "must be given (positive) to draw a depth without calibration: its scale is unknown"
-            raise InvalidInputError("relative_height_um", rule, relative_height_um)
-        return relative_height_um / max(float(np.nanmax(self.depth_um) - np.nanmin(self.depth_um)), 1e-12)
 
 
 class EstimateDepth(Step):
@@ -190,7 +106,7 @@ class EstimateDepth(Step):
         run = run or Run()
         started = time.perf_counter()
         run.step(0, 3, "reading defocus")
-        plane = None if image is None else _first_plane(image)
+        plane = None if image is None else first_plane(image)
         if plane is not None and plane.shape != psf_map.image_shape:
             rule = f"must have the shape {psf_map.image_shape} that the map was made for"
             raise InvalidInputError("image", rule, f"shape {plane.shape}")
@@ -198,8 +114,10 @@ class EstimateDepth(Step):
             calibration.check_fits(psf_map, self.rule)
         signal = defocus_signal(psf_map, self.rule)
         quantity = signal.along(self._axis_rad(signal, psf_map, calibration, run))
-        depth = quantity if calibration is None else calibration.depth_um(quantity)
+        depth = quantity
         if calibration is not None:
+            depth, spread = calibration.depths_of(psf_map, quantity)
+            signal = signal if spread is None else signal.weighed(spread)
             _note_outside(depth, signal, calibration, run)
         run.step(1, 3, "smoothing the surface")
         smooth, confidence = self._smoothed(depth, signal, psf_map, run)
@@ -300,22 +218,15 @@ def _positions(psf_map: PsfMap) -> tuple[NDArray[np.float64], NDArray[np.float64
     return centers[:, 0, 0], centers[0, :, 1]
 
 
-def _first_plane(image: Image | ArrayLike) -> FloatArray:
-    data = image.data if isinstance(image, Image) else as_float32(image)
-    if data.ndim < 2:
-        raise InvalidInputError("image", "must have the axes (…, y, x)", f"shape {data.shape}")
-    plane: FloatArray = data.reshape(-1, *data.shape[-2:])[0]
-    return plane
-
-
 def _note_outside(
     depth: NDArray[np.float64], signal: DefocusSignal, calibration: DepthCalibration, run: Run
 ) -> None:
     low, high = calibration.depth_range_um
-    margin = 0.05 * (high - low)
+    # A table puts what lies beyond its ends at them, where a few places belong anyway.
+    margin, usual = (-0.01 * (high - low), 0.05) if calibration.table else (0.05 * (high - low), 0.0)
     outside = ((depth < low - margin) | (depth > high + margin)) & (signal.weights > 0)
-    if calibration.source.get("kind") != "optics" and outside.any():
-        share = outside.sum() / np.count_nonzero(signal.weights > 0)
+    share = outside.sum() / np.count_nonzero(signal.weights > 0)
+    if calibration.source.get("kind") != "optics" and share > usual:
         run.note(
             f"{share:.0%} of the positions lie outside the calibrated depths of {low:.3g} to {high:.3g} µm."
         )
