@@ -149,6 +149,13 @@ def test_heads_see_the_features_of_their_own_patches():
                 torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", ["compact", "full"])
+def test_all_families_together_ship_in_twelve_megabytes(size):
+    chosen = recipe("identification").model_copy(update={"size": size})
+    networks = Networks([network_config(chosen, model) for model in chosen.models])
+    assert 2 * sum(parameter.numel() for parameter in networks.parameters()) < 12e6
+
+
 def test_learning_rate_rises_then_falls_to_zero():
     chosen = recipe("zernike-3")
     rates = [learning_rate(chosen, fraction) for fraction in (0, 0.02, 0.05, 0.5, 1.0, 1.5)]
