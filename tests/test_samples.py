@@ -22,6 +22,14 @@ def test_depth_is_the_tilted_plane(grid):
     assert grid.depth_um.mean() == pytest.approx(0, abs=1e-3)
 
 
+def test_a_dome_has_its_summit_in_the_middle_and_focus_half_way():
+    depth = samples.domed_grid(128, height_um=60).depth_um
+    assert depth[63:65, 63:65].mean() == pytest.approx(-30, abs=0.1)
+    assert depth[0, 0] == pytest.approx(30, abs=1)
+    np.testing.assert_allclose(depth, depth.T)
+    np.testing.assert_allclose(depth, depth[::-1])
+
+
 def test_above_and_below_focus_blur_along_crossed_directions(grid):
     """The astigmatic lens smears lines of one direction above the focus and those of the other below."""
 

@@ -104,7 +104,8 @@ def tilted_cells(
     filaments = np.maximum.reduce([SCENES["filaments"][0](rng, padded) for _ in range(3)])
     points = sum(SCENES["points"][0](rng, padded) for _ in range(3))
     scene = 0.35 * cells + 0.8 * filaments + 0.4 * points
-    return _tilted("tilted cells", scene, tilt_deg=tilt_deg, photons=photons, haze=0.25, rng=rng)
+    depth = _plane_um(len(scene), tilt_deg)
+    return _on_surface("tilted cells", scene, depth, photons=photons, haze=0.25, rng=rng)
 
 
 def tilted_grid(
@@ -129,10 +130,42 @@ def tilted_grid(
         Distance of the lines.
     seed : int
     """
+    rng = np.random.default_rng(seed)
+    scene = _grid_scene(_padded(size_px), period_px, rng)
+    depth = _plane_um(len(scene), tilt_deg)
+    return _on_surface("tilted grid", scene, depth, photons=photons, haze=0.02, rng=rng)
+
+
+def domed_grid(
+    size_px: int = 512,
+    *,
+    height_um: float = 80.0,
+    photons: float = 5000.0,
+    period_px: float = 14.0,
+    seed: int = 3,
+) -> Sample:
+    """Render the same printed grid on a paraboloid whose summit is nearest to the objective.
+
+    Parameters
+    ----------
+    size_px : int
+    height_um : float
+        Depth between the summit in the middle and the corners; focus lies half way.
+    photons : float
+    period_px : float
+        Distance of the lines.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    scene = _grid_scene(_padded(size_px), period_px, rng)
+    line = (np.arange(len(scene)) - (len(scene) - 1) / 2) / (size_px / 2)
+    depth = height_um * ((line[:, None] ** 2 + line[None, :] ** 2) / 2 - 0.5)
+    return _on_surface("domed grid", scene, depth, photons=photons, haze=0.02, rng=rng)
+
+
+def _grid_scene(padded: int, period_px: float, rng: np.random.Generator) -> FloatArray:
     from napari_deblur.train.scenes import SCENES
 
-    rng = np.random.default_rng(seed)
-    padded = _padded(size_px)
     yy, xx = np.mgrid[:padded, :padded].astype(np.float32)
     ink = SCENES["texture"][0](rng, padded)
     lines = np.zeros((padded, padded), np.float32)
@@ -140,8 +173,7 @@ def tilted_grid(
         wobble = 1.5 * SCENES["texture"][0](rng, padded)
         distance = np.abs((along + wobble + period_px / 2) % period_px - period_px / 2)
         lines = np.maximum(lines, np.clip(2.2 - distance, 0, 1))
-    scene = lines * (0.5 + 0.5 * ink) + 0.1 * ink
-    return _tilted("tilted grid", scene, tilt_deg=tilt_deg, photons=photons, haze=0.02, rng=rng)
+    return np.asarray(lines * (0.5 + 0.5 * ink) + 0.1 * ink, dtype=np.float32)
 
 
 def _padded(size_px: int) -> int:
@@ -150,19 +182,23 @@ def _padded(size_px: int) -> int:
     return size_px + 2 * _MARGIN_PX
 
 
-def _tilted(
+def _plane_um(size: int, tilt_deg: float) -> FloatArray:
+    """Return the depth (size, size) of a plane that falls down the rows, 0 in the middle."""
+    height = (np.arange(size) - (size - 1) / 2) * OPTICS.pixel_size_um * np.tan(np.radians(tilt_deg))
+    return np.broadcast_to(height[:, None], (size, size)).astype(np.float32)
+
+
+def _on_surface(
     name: str,
     scene: FloatArray,
+    depth_um: NDArray[np.floating],
     *,
-    tilt_deg: float,
     photons: float,
     haze: float,
     rng: np.random.Generator,
 ) -> Sample:
-    """Put a scene on a tilted plane and take its image."""
-    size = len(scene)
-    height = (np.arange(size) - (size - 1) / 2) * OPTICS.pixel_size_um * np.tan(np.radians(tilt_deg))
-    depth = np.broadcast_to(height[:, None], scene.shape).astype(np.float32)
+    """Put a scene on a surface and take its image."""
+    depth = depth_um.astype(np.float32)
     scene = (scene / scene.max() * photons).astype(np.float32)
     blurred = blur_at_depths(scene, depth * OPTICS.defocus_waves_per_um, ASTIGMATISM_WAVES, AXIS_RAD)
     yy, xx = np.mgrid[: len(blurred), : len(blurred)] / len(blurred)
