@@ -87,14 +87,16 @@ def test_the_spread_says_where_two_sides_compete():
     depths = np.linspace(-40, 40, 801)
     # Defocus alone: both sides read the same.
     blind = np.stack([np.abs(depths), *np.zeros((3, 801))], axis=1) * WAVES_PER_UM
+    blind += 0.02 * np.random.default_rng(0).standard_normal(blind.shape)
     seen = blind.copy()
-    seen[:, 3] = depths * WAVES_PER_UM
+    seen[:, 3] += depths * WAVES_PER_UM
     errors = np.full((1, 1, 4), 0.02)
     spreads = []
     for values in (blind, seen):
-        table = LookupTable.fitted(depths, values, np.ones(801), 0.1)
-        depth, spread = table.look_up(values[None, None, 700], errors)
-        assert abs(abs(float(depth[0, 0])) - 30) < 1
+        table = LookupTable.fitted(depths, values, np.full((801, 4), 0.02), np.ones(801), 0.1)
+        read = np.array([[[0.3, 0.0, 0.0, 0.3 if values is seen else 0.0]]])
+        depth, spread = table.look_up(read, errors)
+        assert abs(abs(float(depth[0, 0])) - 30) < 2
         spreads.append(float(spread[0, 0]))
     assert spreads[0] > 20
     assert spreads[1] < 10

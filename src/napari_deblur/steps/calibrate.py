@@ -98,7 +98,8 @@ def _table(
     if not _can_look_up(psf_maps, rule):
         rule_text = "must be 'linear' or 'monotone' for maps without a signed defocus of their own"
         raise InvalidInputError("shape", rule_text, "'lookup'")
-    found = np.concatenate([readings(psf_map, axis_rad)[0].reshape(-1, 4) for psf_map in psf_maps])
+    parts = [readings(psf_map, axis_rad) for psf_map in psf_maps]
+    found, errors = (np.concatenate([part[i].reshape(-1, 4) for part in parts]) for i in (0, 1))
     trust = np.concatenate([signal.weights.ravel() for signal in signals])
     gaps = np.diff(np.unique(np.round(z[trust > 0], 6)))
-    return LookupTable.fitted(z, found, trust, float(gaps.max()))
+    return LookupTable.fitted(z, found, errors, trust, float(gaps.max()))

@@ -28,6 +28,8 @@ _DEGREES = 4.0
 """Of freedom of Student's distribution: a reading far off is an outlier, not a certainty."""
 _AROUND = 0.1
 _N = 4
+_LEAST_SCATTER_WAVES = 1e-3
+_UNSIGNED = np.array([1, 1, 0, 0])
 
 
 class LookupTable(BaseModel):
@@ -41,6 +43,8 @@ class LookupTable(BaseModel):
         Defocus, astigmatism, astigmatism along the axis, signed defocus along it; waves.
     covariance : tuple, shape (D, 4, 4)
         Scatter of single places around the mean.
+    error : tuple, shape (D, 4)
+        What the estimator expected its errors to be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -48,6 +52,7 @@ class LookupTable(BaseModel):
     depth_um: tuple[float, ...]
     mean: tuple[tuple[float, ...], ...]
     covariance: tuple[tuple[tuple[float, ...], ...], ...]
+    error: tuple[tuple[float, ...], ...]
 
     @field_validator("depth_um")
     @classmethod
@@ -56,7 +61,7 @@ class LookupTable(BaseModel):
             raise ValueError("must increase")
         return depths
 
-    @field_validator("mean", "covariance")
+    @field_validator("mean", "covariance", "error")
     @classmethod
     def _rectangular(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if set(np.array(values).shape[1:]) != {_N}:
@@ -64,20 +69,22 @@ class LookupTable(BaseModel):
         return values
 
     @classmethod
-    def fitted(cls, depth_um: Grid, readings: Grid, trust: Grid, spacing_um: float) -> LookupTable:
+    def fitted(
+        cls, depth_um: Grid, readings: Grid, errors: Grid, trust: Grid, spacing_um: float
+    ) -> LookupTable:
         """Fit local lines over depth.
 
         Parameters
         ----------
         depth_um : ndarray, shape (n,)
-        readings : ndarray, shape (n, 4)
+        readings, errors : ndarray, shape (n, 4)
         trust : ndarray, shape (n,)
         spacing_um : float
             Distance between depths that were seen; the window reaches over it.
         """
         depths = np.linspace(depth_um[trust > 0].min(), depth_um[trust > 0].max(), _DEPTHS)
         width = max(float(np.ptp(depths)) / _BANDWIDTHS, 0.75 * spacing_um)
-        means, covariances = [], []
+        means, covariances, expected = [], [], []
         for depth in depths:
             offset = (depth_um - depth) / width
             weight = trust * np.exp(-(offset**2) / 2)
@@ -86,11 +93,14 @@ class LookupTable(BaseModel):
             line = np.linalg.lstsq(design * root, readings * root, rcond=None)[0]
             residuals = readings - design @ line
             means.append(line[0])
-            covariances.append((weight[:, None] * residuals).T @ residuals / weight.sum())
+            scatter = (weight[:, None] * residuals).T @ residuals / weight.sum()
+            covariances.append(scatter + _LEAST_SCATTER_WAVES**2 * np.eye(_N))
+            expected.append(np.sqrt(weight @ errors**2 / weight.sum()))
         return cls(
             depth_um=tuple(depths.tolist()),
             mean=np.array(means).tolist(),
             covariance=np.array(covariances).tolist(),
+            error=np.array(expected).tolist(),
         )
 
     def shifted(self, by_um: float) -> LookupTable:
@@ -113,13 +123,21 @@ class LookupTable(BaseModel):
         Parameters
         ----------
         readings, errors : ndarray, shape (rows, cols, 4)
-            Errors are what the estimator expects of an unknown image; they stand for what one image's texture
-            does to all of its readings, which the table of another image cannot know.
+
+        Notes
+        -----
+        The table knows how its own sample's places scatter, but neither that another image is noisier nor
+        that its texture shifts all of its readings. The first shows in larger expected errors than those of
+        the table's sample. The second is what the errors of the unsigned readings stand for; signed ones
+        vanish at focus whatever the texture, for it looks the same from both sides.
         """
         depths = np.array(self.depth_um)
         log_likelihood = np.empty((*readings.shape[:2], len(depths)))
+        here, known = (np.median((part**2).sum(axis=-1)) for part in (errors, np.array(self.error)))
+        noisier = max(float(here / known), 1.0)
+        texture = (_UNSIGNED * errors**2)[..., None] * np.eye(_N)
         for index, (mean, covariance) in enumerate(zip(self.mean, self.covariance, strict=True)):
-            total = np.array(covariance) + errors[..., None] ** 2 * np.eye(_N)
+            total = noisier * np.array(covariance) + texture
             distance = readings - np.array(mean)
             solved = np.linalg.solve(total, distance[..., None])[..., 0]
             square = (distance * solved).sum(axis=-1)
