@@ -1,8 +1,8 @@
 """PSF identification: R² of every regressed quantity on held-out patches, by set and by photon level.
 
 Sets: procedural scenes of another seed; micrographs of the repositories held out for validation; and
-micrographs of those held out for the test, on which no choice was made. Floors are on the mean R² of the
-first and the last.
+micrographs of those held out for the test, on which no choice was made. Bars are on the mean R² of
+the last.
 
     python -m benchmarks.identification --data ../shared/data --json identification.json
 """
@@ -19,13 +19,16 @@ import numpy as np
 
 from benchmarks.common import arguments, report
 from napari_deblur.nets.identification import PATCH_PX, IdentificationNet
-from napari_deblur.nets.weights import find_model, load_network
+from napari_deblur.nets.weights import find_model, list_models, load_network
+from napari_deblur.steps.psf_map import VIEWS
 from napari_deblur.train.degrade import Degradation, crop_size_px
 from napari_deblur.train.evaluate import PHOTON_LEVELS, Predictions, figures, held_out, predict, r_squared
 from napari_deblur.train.tiles import Pool, micrograph_pool, scene_pool
 
-FLOORS = {"gaussian-2": 0.9, "zernike-3": 0.75}
-"""Least mean R² on scenes and on test micrographs."""
+BARS = {"zernike-1": 0.99, "zernike-2": 0.93, "zernike-3": 0.95, "gaussian-1": 0.99, "gaussian-2": 0.99}
+"""Least mean R² on micrographs of the test sources."""
+PUBLISHED = {"zernike-1": 0.99, "zernike-2": 0.92, "zernike-3": 0.95, "gaussian-1": 0.98, "gaussian-2": 0.99}
+"""Best of three networks each, on the authors' own micrographs and noise (their Table III)."""
 SCENES, VALIDATION, TEST = (
     "scenes (another seed)",
     "micrographs (validation sources)",
@@ -36,10 +39,14 @@ SEED = 24_681_357
 N_SCENES = 400
 
 
-def axis_error_degrees(found: Predictions) -> float:
-    """Return the median error of the axis where it is defined: power and defocus of at least 0.1 waves."""
-    known = found.valid & (found.true[:, 0] >= 0.1) & (found.true[:, 1] >= 0.1)
-    true, predicted = (np.arctan2(v[known, 3], v[known, 2]) / 2 for v in (found.true, found.predicted))
+def axis_error_degrees(names: tuple[str, ...], found: Predictions) -> float:
+    """Return the median error of the axis where it shows: power and any defocus of at least 0.1 waves."""
+    known = found.valid.copy()
+    for name in ("defocus_waves", "astigmatism_waves"):
+        if name in names:
+            known &= found.true[:, names.index(name)] >= 0.1
+    cos, sin = names.index("astigmatism_cos_waves"), names.index("astigmatism_sin_waves")
+    true, predicted = (np.arctan2(v[known, sin], v[known, cos]) / 2 for v in (found.true, found.predicted))
     turn = (predicted - true + math.pi / 2) % math.pi - math.pi / 2
     return float(np.degrees(np.median(np.abs(turn))))
 
@@ -56,12 +63,18 @@ def evaluate_model(model: str, data_dir: Path, count: int, views: int) -> dict[s
         VALIDATION: micrograph_pool(crop, data_dir, "validation"),
         TEST: micrograph_pool(crop, data_dir, "test"),
     }
-    result: dict[str, Any] = {"sha256": card["sha256"], "floor": FLOORS[model], "views": views}
+    result: dict[str, Any] = {
+        "sha256": card["sha256"],
+        "bar": BARS[model],
+        "published": PUBLISHED[model],
+        "views": views,
+    }
     for name, pool in pools.items():
         found = predict(network, held_out(pool, model, count, SEED, settings), views)
         result[name] = figures(network.targets, found)
-        if model == "zernike-3":
-            result[name]["axis_median_error_degrees"] = round(axis_error_degrees(found), 2)
+        if "astigmatism_cos_waves" in network.targets.names:
+            error = axis_error_degrees(network.targets.names, found)
+            result[name]["axis_median_error_degrees"] = round(error, 2)
     levels: dict[str, dict[str, float]] = {SCENES: {}, TEST: {}}
     for name, scores in levels.items():
         for level in PHOTON_LEVELS:
@@ -70,7 +83,7 @@ def evaluate_model(model: str, data_dir: Path, count: int, views: int) -> dict[s
                 r_squared(network.targets, predict(network, batches, views))["mean"], 4
             )
     result["mean R² by peak photons"] = levels
-    result["passes"] = all(result[name]["mean"] >= FLOORS[model] for name in (SCENES, TEST))
+    result["passes"] = result[TEST]["mean"] >= BARS[model]
     return result
 
 
@@ -78,7 +91,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     """Print one row per network and set."""
     for model, result in results.items():
         names = [name for name in result[SCENES] if name not in ("n_patches", "valid_share")]
-        print(f"\n{model} (floor {result['floor']}, {'passes' if result['passes'] else 'FAILS'})")
+        print(f"\n{model} (bar {result['bar']}, {'reached' if result['passes'] else 'NOT reached'})")
         print(f"{'':36s}" + " ".join(f"{name[:21]:>21s}" for name in names))
         for name in (SCENES, VALIDATION, TEST):
             print(f"{name:36s}" + " ".join(f"{result[name][key]:21.3f}" for key in names))
@@ -101,13 +114,14 @@ def write_into_card(model: str, result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Evaluate the shipped networks; exit 1 where one is below its floor."""
+    """Evaluate the shipped networks; exit 1 where one is below its bar."""
+    known = [info.id for info in list_models()]
     args = arguments(
         __doc__,
         data={"type": Path, "required": True, "help": "folder with train_micro"},
         patches={"type": int, "default": 4096, "help": "patches per set"},
-        views={"type": int, "default": 8, "help": "mirrored and transposed views to average over"},
-        models={"nargs": "+", "default": list(FLOORS)},
+        views={"type": int, "default": VIEWS, "help": "mirrored and transposed views to average over"},
+        models={"nargs": "+", "default": [name for name in BARS if name in known]},
         update_cards={
             "action": "store_true",
             "help": "write the figures into the cards of the weights tested",

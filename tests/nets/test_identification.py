@@ -174,3 +174,16 @@ def test_the_mean_over_eight_views_turns_with_the_patch(model):
 def test_an_odd_number_of_views_is_refused():
     with pytest.raises(InvalidInputError, match="views must be 1, 2, 4 or 8"):
         _network().estimate(torch.rand((1, 128, 128)), views=3)
+
+
+def test_a_cards_factors_scale_the_predicted_errors_and_nothing_else():
+    network = _network("gaussian-2")
+    patch = torch.rand((2, 128, 128), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        before = network.regress(patch, 8)
+        network.set_error_scale({"sigma_y_px": 0.5, "sigma_x_px": 2.0})
+        after = network.regress(patch, 8)
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(after[1], before[1] * torch.tensor([0.5, 2.0]))
+    with pytest.raises(WeightsError, match="error_scale lacks sigma_x_px"):
+        network.set_error_scale({"sigma_y_px": 0.5})

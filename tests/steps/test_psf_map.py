@@ -9,7 +9,8 @@ from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
 from napari_deblur.nets.identification import Estimate
 from napari_deblur.optics.settings import Optics
-from napari_deblur.steps.psf_map import EstimatePsfMap, fill_invalid
+from napari_deblur.steps.psf_fill import fill_invalid
+from napari_deblur.steps.psf_map import EstimatePsfMap
 
 
 class FakeNet:
@@ -18,9 +19,14 @@ class FakeNet:
     def __init__(self, n_parameters):
         self.n_parameters = n_parameters
 
-    def estimate(self, patches, views=1):
+    def estimate_planes(self, planes, rows, cols, views=1, *, progress):
         self.views = views
-        parameters = torch.zeros(len(patches), self.n_parameters)
+        progress(0, 1)
+        cut = [plane[y : y + 128, x : x + 128] for plane in planes for y in rows for x in cols]
+        return self.estimate(torch.stack(cut))
+
+    def estimate(self, patches):
+        parameters = torch.full((len(patches), self.n_parameters), 0.3)
         parameters[:, 0] = patches.mean(dim=(-2, -1))
         valid = (patches.std(dim=(-2, -1)) > 0.01).float()
         signed = torch.stack([parameters[:, 0], -parameters[:, 0]], dim=1) if self.n_parameters == 3 else None
@@ -100,7 +106,7 @@ def test_optics_bring_the_image_to_the_networks_cutoff(engine):
 
 def test_views_are_averaged_unless_speed_counts_more(engine):
     EstimatePsfMap(model="gaussian-2").run(Image(ramp_image()), engine=engine)
-    assert engine.net.views == 8
+    assert engine.net.views == 4
     EstimatePsfMap(model="gaussian-2", average_views=False).run(Image(ramp_image()), engine=engine)
     assert engine.net.views == 1
 
@@ -159,3 +165,19 @@ def test_fill_reaches_patches_that_no_line_meets():
     valid = np.zeros((3, 3), bool)
     valid[0, 0] = True
     assert (fill_invalid(values, valid, ("sigma_px",)) == 7).all()
+
+
+def test_small_planes_of_a_stack_are_read_together(engine, monkeypatch):
+    shapes = []
+    original = FakeNet.estimate_planes
+
+    def counted(self, planes, rows, cols, views=1, *, progress):
+        shapes.append(tuple(planes.shape))
+        return original(self, planes, rows, cols, views, progress=progress)
+
+    monkeypatch.setattr(FakeNet, "estimate_planes", counted)
+    stack = np.stack([ramp_image(400, 512) + 0.1 * index for index in range(7)])
+    maps = EstimatePsfMap(model="gaussian-2").run(Image(stack), engine=engine)
+    assert shapes == [(5, 400, 512), (2, 400, 512)]
+    means = [one.parameters[..., 0].mean() for one in maps]
+    assert_allclose(np.diff(means), 0.1, atol=1e-5)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from napari.utils.interactions import mouse_press_callbacks, mouse_release_callbacks
 
 from napari_deblur import samples
 from napari_deblur.steps.calibration import DepthCalibration
@@ -187,3 +189,64 @@ def test_a_surface_in_pixels():
     placed = surface_placement(flat, None)
     np.testing.assert_array_equal(placed.scale, (2, 2, 2))
     assert placed.units == ("pixel",) * 3
+
+
+def test_points_of_known_depth_calibrate(viewer, dock, cells, sample):
+    panel = dock.calibration
+    panel.kind.setCurrentIndex(panel.kind.findData("points"))
+    clicks = [(20, 30), (230, 40), (120, 220), (60, 140)]
+    for y, x in clicks:
+        panel.points.form.fields["depth_um"].set(float(sample.depth_um[y, x]))
+        panel.points.click_button.setChecked(True)
+        click(viewer, cells.data_to_world((float(y), float(x))))
+    marks = viewer.layers["cells · known depths"]
+    np.testing.assert_allclose(marks.data, clicks)
+    np.testing.assert_allclose(marks.data_to_world((20, 30)), cells.data_to_world((20, 30)), rtol=1e-6)
+    np.testing.assert_allclose(marks.features["depth_um"], [sample.depth_um[at] for at in clicks], rtol=1e-3)
+    assert dock.picker.layer() is cells, "marks are no input, and do not take the selection"
+    panel.fit_button.click()
+    plane = panel.points.plane(dock.entry())
+    assert plane.tilt_deg == pytest.approx(12, abs=0.5)
+    dock.calibration.tilted.set(TiltedPlane(tilt_deg=plane.tilt_deg, azimuth_deg=plane.azimuth_deg))
+    by_points = panel.calibration
+    calibrate(dock)
+    assert by_points.scale_um == pytest.approx(panel.calibration.scale_um, rel=0.05)
+    panel.points.undo_button.click()
+    assert len(marks.data) == 3
+    panel.points.clear_button.click()
+    assert "cells · known depths" not in viewer.layers
+
+
+def test_clicks_count_only_while_asked_for_and_inside(viewer, dock, cells, notes):
+    panel = dock.calibration
+    click(viewer, cells.data_to_world((20.0, 30.0)))
+    panel.kind.setCurrentIndex(panel.kind.findData("points"))
+    panel.points.click_button.setChecked(True)
+    click(viewer, cells.data_to_world((-20.0, 30.0)))
+    assert panel.points.points == []
+    assert "point must lie inside the image" in notes[0][1]
+    panel.fit_button.click()
+    assert "points must be at least 3" in notes[1][1]
+
+
+@pytest.mark.window
+def test_closing_the_dock_stops_listening_to_clicks(viewer, dock, cells):
+    before = len(viewer.mouse_drag_callbacks)
+    viewer.window.remove_dock_widget(dock)
+    assert len(viewer.mouse_drag_callbacks) == before - 1
+
+
+def click(viewer, position):
+    """Press and release the mouse as napari passes it on."""
+    event = SimpleNamespace(
+        type="mouse_press",
+        position=position,
+        is_dragging=False,
+        button=1,
+        modifiers=(),
+        handled=False,
+        pos=(0, 0),
+    )
+    mouse_press_callbacks(viewer, event)
+    event.type = "mouse_release"
+    mouse_release_callbacks(viewer, event)

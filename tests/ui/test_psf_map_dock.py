@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
 
 from napari_deblur.steps.psf_map import EstimatePsfMap
-from napari_deblur.ui.layers import METADATA_KEY
-from napari_deblur.ui.maps import map_store
+from napari_deblur.ui.layers import METADATA_KEY, LayerImage, Placement
+from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.psf_map_dock import PsfMapDock
-from napari_deblur.ui.psf_overlays import Grid, astigmatism_lines, mosaic, readable
+from napari_deblur.ui.psf_overlays import Grid, add_overlays, astigmatism_lines, mosaic, readable
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def estimates(monkeypatch, true_map):
                 image_shape=(height, width),
                 valid=true_map.valid,
                 confidence=true_map.confidence,
+                predicted_error=np.full_like(true_map.parameters, 0.02),
                 record={"step": {"kind": "estimate-psf-map"}, "seconds": 0.5},
             )
             for _ in image.planes()
@@ -74,6 +76,10 @@ def test_overlays_lie_over_the_input(viewer, mapped, true_map):
     assert names == [
         "cells",
         "cells · local PSFs",
+        "cells · confidence",
+        "cells · defocus error (waves)",
+        "cells · astigmatism error (waves)",
+        "cells · axis error (rad)",
         "cells · axis (rad)",
         "cells · astigmatism (waves)",
         "cells · defocus (waves)",
@@ -245,6 +251,77 @@ def test_preview_covers_its_region(viewer, dock, estimates, idle):
     first = layer.world_to_data(defocus.data_to_world((0, 0)))
     np.testing.assert_allclose(first, 240 + 31.5 * 320 / 256, atol=1e-3)
     assert map_store(viewer).entries == [], "a preview is no map of the image"
+
+
+def test_predicted_errors_and_confidence_are_overlays(viewer, dock, mapped, true_map):
+    error = overlay(viewer, "defocus error (waves)")
+    np.testing.assert_allclose(error.data, 0.02)
+    assert error.contrast_limits == pytest.approx([0, 0.6 / np.sqrt(12)])
+    assert not error.visible
+    np.testing.assert_array_equal(overlay(viewer, "confidence").data, true_map.confidence)
+    assert "Confidence 100% (median), 15 of 16 patches valid" in dock.message.text()
+
+
+def test_a_map_without_errors_has_no_error_overlay(viewer, true_map):
+    layer = viewer.add_image(np.zeros((256, 256)), name="cells")
+    add_overlays(viewer, "cells", Placement.of(layer), [true_map], (), None)
+    assert "cells · confidence" in viewer.layers
+    assert "cells · defocus error (waves)" not in viewer.layers
+
+
+def test_two_channels_are_compared(viewer, dock, mapped, true_map, sample):
+    other = viewer.add_image(sample.image.data, name="red", scale=(0.64, 0.64), units=("um", "um"))
+    moved = true_map.parameters.copy()
+    moved[..., 0] += 0.1
+    red = replace(true_map, parameters=moved, predicted_error=np.full_like(moved, 0.02))
+    dock.store.add(MapEntry.of(LayerImage.of(other), [red], ()))
+    panel = dock.compare
+    assert [panel.others.itemText(i) for i in range(panel.others.count())] == ["red"]
+    panel.button.click()
+    layer = viewer.layers["cells minus red · defocus (waves)"]
+    np.testing.assert_allclose(layer.data[true_map.valid], -0.1, atol=1e-5)
+    assert np.isnan(layer.data[0, 0]), "invalid in one of them"
+    np.testing.assert_allclose(
+        layer.data_to_world((2, 1)), mapped.data_to_world(true_map.centers_px[2, 1]), atol=1e-5
+    )
+    assert layer.contrast_limits[0] == -layer.contrast_limits[1]
+    assert "cells minus red\ndefocus: -0.1 ± " in panel.text.text()
+    assert "beyond the predicted errors (3.5×)" in panel.text.text()
+    assert "axis: +0 ± 0 rad, within" in panel.text.text()
+    count = len(viewer.layers)
+    panel.button.click()
+    assert len(viewer.layers) == count, "shown again in place"
+    assert dock.picker.layer() is mapped
+
+
+def test_maps_that_cannot_be_compared_are_named(viewer, dock, mapped, true_map, notes):
+    panel = dock.compare
+    assert panel.others.count() == 0
+    assert not panel.button.isEnabled()
+    one = true_map.from_parameters(
+        "gaussian-1", [[[2.0]]], centers_px=[[[128, 128]]], image_shape=true_map.image_shape
+    )
+    layer = viewer.add_image(np.zeros((256, 256)), name="other")
+    dock.store.add(MapEntry.of(LayerImage.of(layer), [one], ()))
+    panel.button.click()
+    assert "must be of the family zernike-3" in notes[0][1]
+
+
+def test_planes_of_one_stack_are_compared(viewer, dock, estimates, idle, sample, notes):
+    viewer.add_image(np.stack([sample.image.data] * 3), name="cells")
+    dock.all_planes.setChecked(True)
+    dock.run()
+    idle()
+    panel = dock.compare
+    names = [panel.others.itemText(i) for i in range(panel.others.count())]
+    assert names == ["cells [0]", "cells [1]", "cells [2]"]
+    viewer.dims.set_point(0, 2)
+    panel.others.setCurrentIndex(0)
+    panel.button.click()
+    assert panel.text.text().startswith("cells [2] minus cells [0]\ndefocus: +0 ± 0 waves")
+    panel.others.setCurrentIndex(2)
+    panel.button.click()
+    assert "must be another map" in notes[-1][1]
 
 
 @pytest.mark.window

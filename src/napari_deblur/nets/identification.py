@@ -8,6 +8,7 @@ zeros included.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +87,14 @@ class SpatialBranch(nn.Module):
         self.stages = _stages(widths[0], widths, blocks, 1)
         self.features = 2 * widths[-1]
 
+    def maps(self, x: Tensor) -> Tensor:
+        """Map (batch, 1, y, x) to (batch, features / 2, y / 16, x / 16)."""
+        found: Tensor = self.stages(functional.relu(self.stem(x)))
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, 1, y, x) to (batch, features)."""
-        maps = self.stages(functional.relu(self.stem(x)))
+        maps = self.maps(x)
         return torch.cat([maps.mean(dim=(-2, -1)), maps.amax(dim=(-2, -1))], dim=1)
 
 
@@ -123,7 +129,11 @@ class SpectralBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, 1, y, x) to (batch, features)."""
-        maps = self.spectrum(x).contiguous(memory_format=torch.channels_last)
+        return self.read(self.spectrum(x))
+
+    def read(self, spectrum: Tensor) -> Tensor:
+        """Map what `spectrum` returns to (batch, features)."""
+        maps = spectrum.contiguous(memory_format=torch.channels_last)
         maps = self.stages(functional.relu(self.stem(maps)))
         maps = functional.relu(self.squeeze(maps))
         return functional.relu(self.project(maps.flatten(1)))
@@ -141,6 +151,7 @@ class IdentificationNet(nn.Module):
 
     center: Tensor
     scale: Tensor
+    error_scale: Tensor
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -162,6 +173,21 @@ class IdentificationNet(nn.Module):
         )
         self.register_buffer("center", torch.tensor(self.targets.center), persistent=False)
         self.register_buffer("scale", torch.tensor(self.targets.scale), persistent=False)
+        self.register_buffer("error_scale", torch.ones(self.n_targets), persistent=False)
+
+    def set_error_scale(self, factors: Mapping[str, float]) -> None:
+        """Set the factors of the predicted errors, by quantity, that a calibration on held-out images found.
+
+        Raises
+        ------
+        WeightsError
+            If a quantity has no factor.
+        """
+        missing = [name for name in self.targets.names if name not in factors]
+        if missing:
+            raise WeightsError(f"the card's error_scale lacks {', '.join(missing)}")
+        known = torch.tensor([float(factors[name]) for name in self.targets.names])
+        self.error_scale.copy_(known)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scaled means (batch, K), log-variances (batch, K) and validity logits (batch,).
@@ -175,7 +201,10 @@ class IdentificationNet(nn.Module):
             rule = f"must be {self.patch_px} × {self.patch_px} pixels"
             raise InvalidInputError("patches", rule, f"shape {tuple(patches.shape)}")
         x = normalise(patches)
-        features = torch.cat([self.spatial(x), self.spectral(x)], dim=1)
+        return self.heads(torch.cat([self.spatial(x), self.spectral(x)], dim=1))
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does from the features of both branches (batch, features)."""
         hidden = functional.relu(self.hidden(features))
         # The error's head learns from features that it does not shape, so it cannot cost accuracy.
         log_variance = self.spread(features.detach()).float().clamp(-9, 3)
@@ -190,33 +219,61 @@ class IdentificationNet(nn.Module):
         views : {1, 2, 4, 8}
             Number of mirrored and transposed views to average over: more accurate, and as many times slower.
         """
-        values, errors, logit = self.regress(patches, views)
+        return self.as_estimate(*self.regress(patches, views))
+
+    def estimate_planes(
+        self, planes: Tensor, rows: Sequence[int], cols: Sequence[int], views: int = 1, **more: Any
+    ) -> Estimate:
+        """Return parameters, errors and validity of the patches of planes; see `dense.estimate_planes`."""
+        from napari_deblur.nets.dense import estimate_planes
+
+        return estimate_planes(self, planes, rows, cols, views, **more)
+
+    def as_estimate(self, values: Tensor, errors: Tensor, logit: Tensor) -> Estimate:
+        """Turn regressed quantities and errors (batch, K), unscaled, and validity logits into an estimate."""
         parameters, spread = self.targets.decode(values, errors)
         signed, signed_error = (self.targets.signed_defocus(part) for part in (values, errors))
         return Estimate(parameters, spread, torch.sigmoid(logit), signed, signed_error)
 
     def regress(self, patches: Tensor, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Return regressed quantities and errors (batch, K), unscaled, and validity logits (batch,)."""
-        if views not in (1, 2, 4, 8):
-            raise InvalidInputError("views", "must be 1, 2, 4 or 8", views)
+        check_views(views)
         found = [self._view(patches, number) for number in range(views)]
         values, errors, logits = (torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True))
         return values, errors, logits
 
     def _view(self, patches: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Regress one of the eight views and map its quantities back to the patch as it is.
+        """Regress one of the eight views and map its quantities back to the patch as it is."""
+        return self.from_view(self(view(patches, number)), number)
 
-        Bit 0 exchanges the axes, bit 1 mirrors y, bit 2 mirrors x, in this order.
-        """
-        transposed, mirrored = bool(number & 1), [axis for bit, axis in ((2, -2), (4, -1)) if number & bit]
-        seen = patches.transpose(-2, -1) if transposed else patches
-        mean, log_variance, logit = self(seen.flip(mirrored) if mirrored else seen)
+    def from_view(self, output: tuple[Tensor, Tensor, Tensor], number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn what `forward` says of a view into quantities and errors, unscaled, of the patch as it is."""
+        mean, log_variance, logit = output
+        transposed, mirrored = bool(number & 1), [bit for bit in (2, 4) if number & bit]
         values, errors = mean * self.scale + self.center, torch.exp(log_variance / 2) * self.scale
         if len(mirrored) == 1:
             values = self.targets.mirror(values)
         if transposed:
             values, errors = self.targets.transpose(values), self.targets.transpose(errors).abs()
-        return values, errors, logit
+        return values, errors * self.error_scale, logit
+
+
+def check_views(views: int) -> None:
+    """Refuse a number of views that is no half of the eight, or half of that.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if views not in (1, 2, 4, 8):
+        raise InvalidInputError("views", "must be 1, 2, 4 or 8", views)
+
+
+def view(images: Tensor, number: int) -> Tensor:
+    """Return one of the eight views of images (…, y, x): bit 0 exchanges the axes, then 1 mirrors y, 2 x."""
+    seen = images.transpose(-2, -1) if number & 1 else images
+    mirrored = [axis for bit, axis in ((2, -2), (4, -1)) if number & bit]
+    return seen.flip(mirrored) if mirrored else seen
 
 
 def normalise(patches: Tensor) -> Tensor:

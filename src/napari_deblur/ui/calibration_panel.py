@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
@@ -12,9 +12,14 @@ from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.params import Declared, Param
 from napari_deblur.steps.calibration import DepthCalibration
 from napari_deblur.ui.forms import Form
+from napari_deblur.ui.known_points import KnownPoints
 from napari_deblur.ui.maps import MapEntry
 from napari_deblur.ui.optics_panel import OpticsPanel
 from napari_deblur.ui.qt import Signal, WheelGuard, caption, collapsible
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
 
 _FILTER = "Depth calibration (*.json)"
 _NONE = "None: the depth is relative, without a unit."
@@ -99,6 +104,10 @@ class CalibrationPanel(QWidget):
         Returns the PSF map to fit to, or None.
     attempt : callable
         Runs an action and shows its errors.
+    viewer : Viewer
+        Where points of known depth are clicked.
+    layer : callable
+        Returns the image layer, or None.
     """
 
     changed = Signal()
@@ -107,10 +116,13 @@ class CalibrationPanel(QWidget):
         self,
         entry: Callable[[], MapEntry | None],
         attempt: Callable[[Callable[[], object]], object],
+        viewer: Viewer,
+        layer: Callable[[], Layer | None],
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._entry, self._attempt = entry, attempt
+        self.points = KnownPoints(viewer, layer, attempt)
         self.calibration: DepthCalibration | None = None
         self.text = caption(_NONE)
         self.kind = QComboBox()
@@ -156,10 +168,18 @@ class CalibrationPanel(QWidget):
             entry = self._entry()
             if entry is None:
                 raise InvalidInputError("PSF map", "must exist: run the PSF map dock on this image", "none")
-            declared = self.tilted.value() if kind == "tilted" else self.stack.value()
-            made = declared.calibrate(entry)
+            made = self._maker(kind).calibrate(entry)
         self.use(made)
         return made
+
+    def _maker(self, kind: str) -> TiltedPlane | KnownPoints | FocusStack:
+        if kind == "points":
+            return self.points
+        return self.tilted.value() if kind == "tilted" else self.stack.value()
+
+    def release(self) -> None:
+        """Let go of the viewer."""
+        self.points.release()
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
@@ -176,12 +196,21 @@ class CalibrationPanel(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         for title, key in (
             ("This image shows a tilted plane", "tilted"),
+            ("I click a plane where I know its depth", "points"),
             ("This stack shows a plane at known depths", "stack"),
             ("From the optics alone", "optics"),
         ):
             self.kind.addItem(title, key)
         self.kind.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        for widget in (self.kind, self.tilted, self.stack, self.lens, self.optics, self.fit_button):
+        for widget in (
+            self.kind,
+            self.tilted,
+            self.points,
+            self.stack,
+            self.lens,
+            self.optics,
+            self.fit_button,
+        ):
             column.addWidget(widget)
         self.maker.addWidget(inside)
         layout.addWidget(self.maker)
@@ -189,6 +218,7 @@ class CalibrationPanel(QWidget):
     def _show_kind(self, _index: int = 0) -> None:
         kind = self.kind.currentData()
         self.tilted.setVisible(kind == "tilted")
+        self.points.setVisible(kind == "points")
         self.stack.setVisible(kind == "stack")
         self.lens.setVisible(kind == "optics")
         self.optics.setVisible(kind == "optics")

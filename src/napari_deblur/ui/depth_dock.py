@@ -43,7 +43,7 @@ class DepthDock(StepDock):
         self.store = map_store(self.viewer)
         self.map_text = caption(dim=True)
         self.form: FormWithReset[EstimateDepth] = FormWithReset(EstimateDepth, "Parameters")
-        self.calibration = CalibrationPanel(self.entry, self.attempt)
+        self.calibration = CalibrationPanel(self.entry, self.attempt, self.viewer, self.picker.layer)
         self.show_button = QPushButton("Show the surface in 3D")
         self.show_button.setCheckable(True)
         self.show_button.toggled.connect(self._show_surface)
@@ -76,6 +76,7 @@ class DepthDock(StepDock):
     def released(self) -> None:
         """Stop listening to the maps."""
         self.store.changed.disconnect(self._maps_changed)
+        self.calibration.release()
 
     def prepare(
         self, source: LayerImage, region: Region | None

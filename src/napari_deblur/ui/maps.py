@@ -71,6 +71,21 @@ class MapEntry:
             return self.maps[0]
         return self.maps[int(np.ravel_multi_index(plane, self.leading))]
 
+    def each(self) -> list[tuple[str, PsfMap]]:
+        """Return every map with the name of what it belongs to."""
+        if not self.per_plane:
+            return [(self.name, self.maps[0])]
+        planes = [np.unravel_index(index, self.leading) for index in range(len(self.maps))]
+        return [
+            (f"{self.name} [{', '.join(str(int(at)) for at in plane)}]", one)
+            for plane, one in zip(planes, self.maps, strict=True)
+        ]
+
+    def named_at(self, plane: tuple[int, ...]) -> tuple[str, PsfMap]:
+        """Return the map that holds for a plane, with the name of what it belongs to."""
+        index = int(np.ravel_multi_index(plane, self.leading)) if self.per_plane else 0
+        return self.each()[index]
+
     def fits(self, source: LayerImage) -> bool:
         """Tell whether the maps can be used on a layer: same height and width."""
         return tuple(source.shape[-2:]) == tuple(self.image_shape)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QPushButton, QVBoxLayout
 
 from napari_deblur.core.errors import InvalidInputError, NapariDeblurError
@@ -17,6 +18,7 @@ from napari_deblur.ui.dock import StepDock
 from napari_deblur.ui.forms import FormWithReset
 from napari_deblur.ui.history import history
 from napari_deblur.ui.layers import LayerImage
+from napari_deblur.ui.map_comparison import MapComparison
 from napari_deblur.ui.maps import MapEntry, map_store, position_in
 from napari_deblur.ui.optics_panel import OpticsPanel
 from napari_deblur.ui.psf_overlays import add_overlays, mosaics
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
 _FILTER = "PSF map (*.npz)"
 
 
+def trust_line(maps: list[PsfMap]) -> str:
+    """Return the confidence of maps and what share of them is valid, in words."""
+    known = np.concatenate([one.confidence[one.valid] for one in maps])
+    count = sum(one.valid.size for one in maps)
+    if not known.size:
+        return "No patch is valid."
+    return f"Confidence {np.median(known):.0%} (median), {known.size} of {count} patches valid"
+
+
 class PsfMapDock(StepDock):
     """PSF map: where the blur changes, and what it is there."""
 
@@ -42,6 +53,7 @@ class PsfMapDock(StepDock):
     def build(self, body: QVBoxLayout) -> None:
         """Add form, optics, the view of one PSF, and files."""
         self.store = map_store(self.viewer)
+        self._whole = False
         self.form: FormWithReset[EstimatePsfMap] = FormWithReset(EstimatePsfMap, "Parameters")
         self.optics = OpticsPanel("Use the microscope's optics")
         self.all_planes = QCheckBox("Every plane, not only this one")
@@ -57,6 +69,8 @@ class PsfMapDock(StepDock):
         body.addSpacing(6)
         body.addWidget(self.view)
         body.addLayout(files)
+        self.compare = MapComparison(self.viewer, self.store, self.shown, self.attempt)
+        body.addWidget(self.compare)
         self.store.changed.connect(self._maps_changed)
         self.viewer.mouse_drag_callbacks.append(self._mouse)
         self._maps_changed()
@@ -78,6 +92,18 @@ class PsfMapDock(StepDock):
             return next((entry for entry in self.store.entries if source and entry.belongs_to(source)), None)
         return None
 
+    def shown(self) -> tuple[MapEntry, str, PsfMap] | None:
+        """Return the chosen layer's maps, and the name and map of the plane in view."""
+        entry, layer = self.entry(), self.picker.layer()
+        if entry is None or layer is None:
+            return None
+        return entry, *entry.named_at(current_plane(self.viewer, layer))
+
+    def ended_text(self) -> str:
+        """Say how far the map is to be trusted."""
+        entry = self.entry()
+        return trust_line(list(entry.maps)) if entry is not None and self._whole else ""
+
     def prepare(
         self, source: LayerImage, region: Region | None
     ) -> tuple[Callable[[Run], Any], Callable[[Any], None]]:
@@ -88,6 +114,7 @@ class PsfMapDock(StepDock):
         if region is None and not (self.all_planes.isChecked() and len(source.shape) > 2):
             plane = current_plane(self.viewer, layer) if layer is not None else ()
         leading = source.shape[:-2] if plane is None else ()
+        self._whole = region is None
 
         def work(run: Run) -> tuple[list[PsfMap], Any, str]:
             part = region if region is not None or plane is None else Region.whole_plane(source.shape, plane)
@@ -183,6 +210,7 @@ class PsfMapDock(StepDock):
     def _maps_changed(self) -> None:
         if not self._closed:
             self.save_button.setEnabled(self.entry() is not None)
+            self.compare.refresh()
 
     def _ask_save(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save the PSF map", "psf-map.npz", _FILTER)

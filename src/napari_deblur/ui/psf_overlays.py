@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_deblur.optics.psf_map import PsfMap
+    from napari_deblur.steps.map_difference import MapDifference
 
 POWER, AXIS = "astigmatism_waves", "axis_rad"
 _UNITS = ("px", "waves", "rad")
@@ -123,6 +124,79 @@ def _limits(values: NDArray[np.float32], low: float, high: float, name: str) -> 
     return start - missing, stop + missing
 
 
+def error_name(parameter: str) -> str:
+    """Return ``defocus error (waves)`` for ``defocus_waves``."""
+    words, unit = split_unit(parameter)
+    return f"{words} error ({unit})" if unit else f"{words} error"
+
+
+def _trust(maps: list[PsfMap]) -> list[tuple[str, list[NDArray[Any]], tuple[float, float]]]:
+    """Return (quantity, values by plane, contrast limits) of confidence and predicted errors.
+
+    An error is shown up to that of plain guessing, the standard deviation over the parameter's range.
+    """
+    shown: list[tuple[str, list[NDArray[Any]], tuple[float, float]]] = [
+        ("confidence", [one.confidence for one in maps], (0.0, 1.0))
+    ]
+    ranges = family(maps[0].model).parameter_ranges
+    for index, parameter in enumerate(maps[0].parameter_names):
+        errors = [one.predicted_error[..., index] for one in maps if one.predicted_error is not None]
+        low, high = ranges[parameter]
+        if len(errors) == len(maps):
+            shown.append((error_name(parameter), errors, (0.0, (high - low) / np.sqrt(12))))
+    return shown
+
+
+def add_difference(
+    viewer: Viewer, name: str, other: str, placement: Placement, psf_map: PsfMap, difference: MapDifference
+) -> list[Layer]:
+    """Show a map minus another over its image, in place of an earlier comparison.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    name, other : str
+        Of what the maps belong to.
+    placement : Placement
+        Of the first map's image.
+    psf_map : PsfMap
+        The first map.
+    difference : MapDifference
+
+    Returns
+    -------
+    list of Layer
+        An image per parameter, NaN where one of the maps is invalid.
+    """
+    grid = Grid.of(psf_map)
+    coarse = placement.last(2).at(grid.first_px, grid.step_px)
+    ranges = family(psf_map.model).parameter_ranges
+    added = []
+    for index, parameter in reversed(list(enumerate(difference.parameter_names))):
+        values = np.where(difference.valid, difference.values[..., index], np.float32(np.nan))
+        low, high = ranges[parameter]
+        reach = max(float(np.nanmax(np.abs(values))), _LEAST_SPREAD * (high - low) / 2)
+        quantity = f"difference in {readable(parameter)}"
+        about = provenance(psf_map.record, role="overlay", of=name, quantity=quantity, minus=other)
+        layer = put_layer(
+            viewer,
+            "image",
+            values,
+            coarse,
+            name=f"{name} minus {other} · {readable(parameter)}",
+            metadata=about,
+            contrast_limits=(-reach, reach),
+            colormap="PiYG",
+            interpolation2d="nearest",
+            blending="translucent",
+            opacity=0.7,
+            visible=index == 0,
+        )
+        layer.colorbar.visible = index == 0
+        added.append(layer)
+    return added
+
+
 def add_overlays(
     viewer: Viewer,
     name: str,
@@ -154,7 +228,8 @@ def add_overlays(
     Returns
     -------
     list of Layer
-        An image per parameter, invalid patches, astigmatism's axis, mosaic.
+        An image per parameter and one of its predicted error, confidence, invalid patches, astigmatism's
+        axis, mosaic; errors, confidence and mosaic hidden at first.
     """
     first = maps[0]
     grid = Grid.of(first)
@@ -179,6 +254,9 @@ def add_overlays(
         corner = grid.first_px - grid.step_px / 2 + step / 2
         look = {"colormap": "inferno", "contrast_limits": (0, 1), "visible": False}
         put("image", mosaic_data, place.at(corner, step), "local PSFs", **look)
+    for quantity, planes, limits in _trust(maps):
+        look = {"colormap": "magma", "blending": "translucent", "opacity": 0.55, "visible": False}
+        put("image", stacked(planes), coarse, quantity, contrast_limits=limits, **look)
     ranges = family(first.model).parameter_ranges
     for index, parameter in reversed(list(enumerate(first.parameter_names))):
         values = stacked([one.parameters[..., index] for one in maps])
