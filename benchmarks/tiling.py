@@ -24,7 +24,7 @@ def main() -> None:
     psf_map = sample.psf_map()
     engine = get_engine()
     figures: dict[str, Any] = {"size_px": args.size, "tile_px": args.tile}
-    for method in registry():
+    for method in (id_ for id_, cls in registry().items() if cls.family != "zero-shot"):
         for kind, psf in (("one PSF", psf_map.kernels()[0, 0]), ("PSF map", psf_map)):
             seconds, images = [], []
             for tile in (None, args.tile):

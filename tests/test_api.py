@@ -29,10 +29,12 @@ def test_methods_say_what_they_can_do():
     for method in found.values():
         assert method.title
         assert method.reference
-        assert not method.blind
+        assert method.blind == (method.id == "self-deblur")
         assert not method.learned
-        assert method.space_varying
-        assert method.ndim == (2,)
+        assert method.space_varying != method.blind
+        assert method.ndim in ((2,), (2, 3))
+    for id_ in ("wiener", "richardson-lucy", "tv-richardson-lucy"):
+        assert 3 in found[id_].ndim
 
 
 def test_models_come_with_cards():

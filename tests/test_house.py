@@ -28,8 +28,9 @@ MAY_USE |= {
     "demo": {*LAYERS, "quality", "io", "samples", "report", "recipe"},
     "recipe": {*LAYERS, "quality", "io", "recipe_run"},
     "recipe_run": {*LAYERS, "quality", "io", "recipe"},
-    "batch": {*LAYERS, "quality", "io", "recipe", "recipe_run"},
-    "cli": {*LAYERS, "quality", "io", "recipe", "batch", "train", "demo", "api", "samples"},
+    "stream": {*LAYERS, "io"},
+    "batch": {*LAYERS, "quality", "io", "recipe", "recipe_run", "stream"},
+    "cli": {*LAYERS, "quality", "io", "recipe", "batch", "stream", "train", "demo", "api", "samples"},
     "ui": {*LAYERS, "quality", "io", "recipe", "batch", "samples", "api"},
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from napari_deblur.batch import run_files, stem
+from napari_deblur.batch import BatchSettings, run_files, stem
 from napari_deblur.core.errors import CancelledError, InvalidInputError, OutputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
@@ -21,6 +21,7 @@ from napari_deblur.steps.calibration import DepthCalibration
 from napari_deblur.steps.deblur import Deblur
 from napari_deblur.steps.depth import EstimateDepth
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.stream.executors import OnCluster
 
 BACKGROUND = {"kind": "remove-background", "n_iterations": 1}
 MAP = {"kind": "estimate-psf-map", "stride_px": 32}
@@ -239,7 +240,8 @@ def test_files_get_results_and_records(tmp_path, files, quick):
     assert Recipe.from_dict(record["recipe"]).steps == quick.steps
     assert read_image(out / "f1_deblurred.ome.tif").pixel_size_um == (0.157, 0.157)
     assert [one.state for one in run_files(quick, files, out)] == ["skipped"] * 3
-    assert [one.state for one in run_files(quick, files[:1], out, overwrite=True)] == ["done"]
+    again = run_files(quick, files[:1], out, settings=BatchSettings(overwrite=True))
+    assert [one.state for one in again] == ["done"]
 
 
 def test_everything_that_a_recipe_gives_is_written(tmp_path, files):
@@ -306,7 +308,7 @@ def test_files_on_the_workers_of_dask(tmp_path, files, quick):
     distributed = pytest.importorskip("distributed")
     files[1].write_bytes(b"rubbish")
     with distributed.Client(
-        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, set_as_default=False
     ) as client:
-        outcomes = run_files(quick, files, tmp_path / "out", client=client)
+        outcomes = run_files(quick, files, tmp_path / "out", executor=OnCluster(client))
     assert [one.state for one in outcomes] == ["done", "failed", "done"]

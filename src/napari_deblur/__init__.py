@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from napari_deblur.core.image import Image
     from napari_deblur.core.run import Run
     from napari_deblur.optics.psf import make_psf
+    from napari_deblur.optics.psf_3d import optics_psf_3d
     from napari_deblur.optics.psf_map import PsfMap
     from napari_deblur.optics.settings import Optics
 
@@ -29,6 +30,7 @@ _HOME = {
     "estimate_psf_map": "api",
     "make_psf": "optics.psf",
     "models": "api",
+    "optics_psf_3d": "optics.psf_3d",
     "remove_background": "api",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "make_psf",
     "methods",
     "models",
+    "optics_psf_3d",
     "quality",
     "remove_background",
 ]

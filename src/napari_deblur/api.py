@@ -175,10 +175,11 @@ def estimate_depth(
 
 
 def models() -> list[ModelInfo]:
-    """List the trained networks, with their cards."""
+    """List the trained networks that estimate PSFs, with their cards."""
     from napari_deblur.nets.weights import list_models
 
-    return list_models()
+    # Networks that are a part of a method have no parameters; `napari-deblur models` lists them too.
+    return [model for model in list_models() if model.parameter_names]
 
 
 def _like(given: Any, result: R, *names: str) -> R:

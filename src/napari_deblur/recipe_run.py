@@ -90,21 +90,21 @@ class RecipeRun:
         self._keep(record, psf_map=found)
 
     def _deblur(self, step: Any, run: Run) -> None:
-        psf, path = self._psf()
+        psf, path = self.psf()
         found = step.run(self.result.image, psf, engine=self.engine, run=run, optics=self.recipe.optics)
         record = found.record.to_dict()
         if path is not None:
             record["psf"] = {**record["psf"], "path": str(path)}
         self._keep(record, image=found.image, deblur=found, partial=found.partial)
 
-    def _psf(self) -> tuple[PsfSource, Path | None]:
+    def psf(self) -> tuple[PsfSource, Path | None]:
         """Return the PSF for deblurring, and the file it came from."""
         chosen = self.recipe.psf
         if chosen.file is not None:
-            from napari_deblur.io.read import read_psf
+            from napari_deblur.io.psf import read_measured_psf
 
             path = self.recipe.path(chosen.file)
-            return read_psf(path, "psf.file"), path
+            return read_measured_psf(path, "psf.file"), path
         if chosen.map is not None:
             path = self.recipe.path(chosen.map)
             return PsfMap.load(path), path

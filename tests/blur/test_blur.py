@@ -43,6 +43,25 @@ def test_forward_is_a_true_valid_convolution_and_adjoint_its_transpose(height, w
     assert left == pytest.approx(right, rel=1e-4, abs=1e-3)
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    sizes=st.lists(st.integers(2, 14), min_size=2, max_size=3),
+    half=st.integers(0, 6),
+    seed=st.integers(0, 99),
+)
+def test_sensitivity_without_transforms_is_the_transpose_of_ones(sizes, half, seed):
+    torch.manual_seed(seed)
+    blur = Convolution(torch.rand([2 * half + 1] + [5] * (len(sizes) - 1)), tuple(sizes))
+    ones = torch.ones(sizes)
+    found = blur.sensitivity_on_grid(ones)
+    np.testing.assert_allclose(blur.object_part(found), blur.adjoint(ones), rtol=1e-4, atol=1e-4)
+    assert float(found.abs().sum()) == pytest.approx(float(blur.object_part(found).abs().sum()))
+    weight = torch.rand(sizes)
+    np.testing.assert_allclose(
+        blur.object_part(blur.sensitivity_on_grid(weight)), blur.adjoint(weight), rtol=1e-4, atol=1e-4
+    )
+
+
 def test_orientation_with_an_asymmetric_kernel():
     kernel = torch.zeros(5, 5)
     kernel[2, 4] = 1  # light moves by two pixels to the right

@@ -221,6 +221,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, image_file, psf_file):
     command = [sys.executable, "-c", _ANNOUNCING, *map(str, arguments)]
     before = sorted(tmp_path.iterdir())
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("plan: ")
         assert process.stdout.readline() == "iterating\n"
         process.send_signal(signal.SIGINT)
         start = time.monotonic()

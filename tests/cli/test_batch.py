@@ -86,8 +86,8 @@ def test_compare(cli, tmp_path, image_file, psf_file):
 
 
 def test_the_dask_extra_is_named_and_the_address_checked(cli, tmp_path, image_file, recipe_file, monkeypatch):
-    arguments = ["run", recipe_file, image_file, "-o", tmp_path / "out", "--dask", "nowhere"]
+    arguments = ["run", recipe_file, image_file, "-o", tmp_path / "out", "--scheduler", "nowhere"]
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     code, _, err = cli(*arguments)
     assert code == 2
-    assert "--dask needs the extra 'batch'" in err
+    assert "--scheduler needs the extra 'batch'" in err

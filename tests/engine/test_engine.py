@@ -1,3 +1,4 @@
+import json
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from napari_deblur.core.run import Run
 from napari_deblur.engine import device as device_module
 from napari_deblur.engine.device import choose_device, is_out_of_memory
 from napari_deblur.engine.engine import Engine, get_engine, use_device
+from napari_deblur.engine.plan import MemoryPlan, human_bytes
 from napari_deblur.engine.tiling import Tiling
 
 PLANE = np.random.default_rng(0).random((150, 210)).astype(np.float32)
@@ -46,9 +48,70 @@ def test_tiled_equals_untiled(engine, tile_px):
 
 
 def test_small_budget_makes_small_tiles():
-    small = Engine("cpu", budget_bytes=100 * 100 * 4)
-    assert small.tile_px((1000, 1000), 5, 4.0) == 90
-    assert Engine("cpu", budget_bytes=10**9).tile_px((1000, 500), 5, 4.0) == 1000
+    small = Engine("cpu", budget_bytes=100 * 100 * 4).plan((1000, 1000), halo_px=5, bytes_per_px=4.0)
+    assert max(small.tile) <= 90
+    assert small.n_tiles > 100
+    assert small.device_bytes <= 100 * 100 * 4
+    assert small.fits
+    large = Engine("cpu", budget_bytes=10**9).plan((1000, 500), halo_px=5, bytes_per_px=4.0)
+    assert (large.tile, large.n_tiles, large.device_bytes) == ((1000, 500), 1, 2_000_000)
+
+
+def test_a_plan_that_cannot_fit_says_so():
+    plan = Engine("cpu", budget_bytes=100).plan((300, 300), halo_px=5, bytes_per_px=4.0)
+    assert not plan.fits
+    assert min(plan.tile) >= 50
+
+
+@pytest.mark.parametrize("halo", [(20, 4, 4), (2, 30, 30)])
+@pytest.mark.parametrize("budget", [40_000, 150_000, 600_000])
+def test_volumes_are_cut_where_it_costs_least(halo, budget):
+    shape = (40, 200, 150)
+    plan = Engine("cpu", budget_bytes=budget * 4).plan(shape, halo_px=halo, bytes_per_px=4.0)
+    tiling = Tiling(shape, plan.tile, halo, 16)
+    assert plan.window == tiling.largest
+    assert plan.n_tiles == len(tiling.windows)
+    if plan.fits:
+        assert np.prod(plan.window) * 4 <= budget * 4
+    if halo[0] == 20:
+        assert plan.tile[0] == 40  # a halo of half the stack: cutting it would save nothing
+
+
+@pytest.mark.parametrize("tile", [(40, 30, 35), (9, 64, 64), (5, 100, 20)])
+def test_weights_of_volumes_add_up_to_one(tile):
+    tiling = Tiling((20, 70, 65), tile, (2, 3, 4), 8)
+    total = np.zeros((20, 70, 65), np.float32)
+    for window in tiling.windows:
+        total[window.keep] += tiling.weights(window)
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+def test_tiled_volumes_equal_untiled(engine):
+    def smooth(tile, window, run):
+        padded = torch.nn.functional.pad(tile[None, None], (2, 2, 2, 2, 1, 1), mode="replicate")
+        return torch.nn.functional.avg_pool3d(padded, (3, 5, 5), 1)[0]
+
+    volume = np.random.default_rng(0).random((24, 150, 80)).astype(np.float32)
+    small = Engine("cpu", budget_bytes=20 * 90 * 90 * 4)
+    whole = engine.over_tiles(volume, smooth, Run(), halo_px=(1, 2, 2), bytes_per_px=4.0)
+    tiled = small.over_tiles(volume, smooth, Run(), halo_px=(1, 2, 2), bytes_per_px=4.0)
+    assert small.plan(volume.shape, halo_px=(1, 2, 2), bytes_per_px=4.0).n_tiles > 1
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+
+
+def test_memory_is_told_for_people_and_machines():
+    tiles = Engine("cpu").plan((1000, 500), halo_px=5, bytes_per_px=4.0)
+    plan = MemoryPlan(tiles, 3, 12_000_000, "CPU")
+    assert plan.bytes == 14_000_000
+    assert str(plan) == "3 planes in one piece: 14 MB of memory"
+    assert json.loads(json.dumps(plan.to_dict()))["tiles_per_block"] == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "12 B"), (2_400, "2 kB"), (3_450_000, "3.5 MB"), (20e9, "20 GB")]
+)
+def test_bytes_for_people(count, text):
+    assert human_bytes(count) == text
 
 
 def test_out_of_memory_halves_the_tile_and_goes_on(engine):

@@ -42,4 +42,4 @@ def test_every_field_has_what_a_form_needs():
     for info in parameters(Optics):
         assert info.title
         assert info.help.endswith(".")
-        assert info.step
+        assert info.step or info.kind == "choice"

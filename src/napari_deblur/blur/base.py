@@ -20,21 +20,41 @@ class Blur(ABC):
     Attributes
     ----------
     image_shape : tuple of int
-        Shape (y, x) of the image.
+        Shape (y, x) or (z, y, x) of the image.
     margin : tuple of int
-        Width of the frame along y and x: the kernels' half size.
+        Width of the frame along each axis: the kernels' half size.
     n_kernels : int
         How many convolutions one forward costs.
+    spacing : tuple of float
+        Distance of neighbouring samples along each axis, in units of the finest; empty: the same everywhere.
+
+    Notes
+    -----
+    Iterative methods spend their time in Fourier transforms. For them every operator also works on its
+    *grid*: an array of a shape whose transform is fast, with the object at its low corner and anything,
+    mostly zeros, beyond it. There a product needs no padding, no cropping and no copy, and image and object
+    share their coordinates: the image is the part of the grid that starts at `margin`.
     """
 
     image_shape: tuple[int, ...]
     margin: tuple[int, ...]
     n_kernels: int = 1
+    spacing: tuple[float, ...] = ()
 
     @property
     def object_shape(self) -> tuple[int, ...]:
         """Shape of the object: the image plus a frame of `margin` on every side."""
         return tuple(size + 2 * m for size, m in zip(self.image_shape, self.margin, strict=True))
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Shape of the grid; by default the object's own."""
+        return self.object_shape
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Distance of samples along each axis, in units of the finest."""
+        return self.spacing or (1.0,) * len(self.image_shape)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -48,8 +68,65 @@ class Blur(ABC):
     def mean_otf_power(self, shape: tuple[int, ...]) -> Tensor:
         """Return the field's mean of |OTF|² on the rfft grid of ``shape``: what one filter can know of it."""
 
+    def forward_on_grid(self, x: Tensor) -> Tensor:
+        """Blur an object on its grid.
+
+        Parameters
+        ----------
+        x : Tensor, shape (…, *grid_shape)
+            Zero beyond the object.
+
+        Returns
+        -------
+        Tensor, shape (…, *grid_shape)
+            A new one that the caller may overwrite; the image at `margin`, anything around it.
+        """
+        return self.place(self.forward(self.object_part(x)))
+
+    def adjoint_on_grid(self, y: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Apply the transpose of `forward_on_grid`.
+
+        Parameters
+        ----------
+        y : Tensor, shape (…, *grid_shape)
+            Zero around the image.
+        overwrite : bool
+            Whether the result may take the memory of ``y``.
+
+        Returns
+        -------
+        Tensor, shape (…, *grid_shape)
+            A new one that the caller may overwrite; anything beyond the object.
+        """
+        del overwrite
+        back = self.adjoint(self.crop(y))
+        on_grid = back.new_zeros((*back.shape[: -len(self.grid_shape)], *self.grid_shape))
+        self.object_part(on_grid).copy_(back)
+        return on_grid
+
+    def sensitivity_on_grid(self, weight: Tensor) -> Tensor:
+        """Return the share of each object point's light that reaches the image, on the grid.
+
+        Parameters
+        ----------
+        weight : Tensor, shape ``image_shape``
+            How much each pixel counts; 1 where all do.
+        """
+        return self.adjoint_on_grid(self.place(weight), overwrite=True)
+
+    def place(self, y: Tensor) -> Tensor:
+        """Put an image ``(…, *image_shape)`` on the grid, with zeros around it."""
+        on_grid = y.new_zeros((*y.shape[: -len(self.grid_shape)], *self.grid_shape))
+        self.crop(on_grid).copy_(y)
+        return on_grid
+
+    def object_part(self, x: Tensor) -> Tensor:
+        """Return a view of the object on the grid."""
+        index: Any = (..., *(slice(0, size) for size in self.object_shape))
+        return x[index]
+
     def crop(self, x: Tensor) -> Tensor:
-        """Cut the frame off an object."""
+        """Return a view of the image's part of an object or a grid."""
         spans = (slice(m, m + size) for size, m in zip(self.image_shape, self.margin, strict=True))
         index: Any = (..., *spans)
         return x[index]

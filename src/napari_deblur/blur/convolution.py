@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.fft import next_fast_len
 
 from napari_deblur.blur.base import Blur
+from napari_deblur.blur.blocked import BlockedFilter, suits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,16 +18,26 @@ class Convolution(Blur):
 
     Parameters
     ----------
-    kernel : Tensor, shape (h, w), odd sizes, centre at ``size // 2``
+    kernel : Tensor, shape (y, x) or (z, y, x), odd sizes, centre at ``size // 2``
     image_shape : tuple of int
+    spacing : tuple of float, optional
+        Distance of samples along each axis, in units of the finest.
     """
 
-    def __init__(self, kernel: Tensor, image_shape: tuple[int, ...]) -> None:
+    def __init__(self, kernel: Tensor, image_shape: tuple[int, ...], spacing: tuple[float, ...] = ()) -> None:
         self.kernel = kernel
         self.image_shape = tuple(image_shape)
+        self.spacing = tuple(spacing)
         self.margin = tuple(size // 2 for size in kernel.shape)
         self._fft_shape = fft_shape(self.object_shape)
         self._otf = otf(kernel, self._fft_shape)
+        self._conjugate: Tensor | None = None
+        self._blocked = BlockedFilter(self._fft_shape)
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Shape of the grid: the next one whose transform is fast."""
+        return self._fft_shape
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur an object ``(…, *object_shape)`` into an image ``(…, *image_shape)``."""
@@ -36,6 +47,42 @@ class Convolution(Blur):
         """Apply the exact transpose: zero frame, then correlation with the kernel."""
         padded = embed(y, self.margin, self._fft_shape)
         return cut(filter_with(padded, self._otf.conj(), self._fft_shape), self.object_shape)
+
+    def forward_on_grid(self, x: Tensor) -> Tensor:
+        """Blur an object on its grid: two transforms and one product in place."""
+        if suits(x, self._otf.ndim):
+            return self._blocked(x, self._otf)
+        return _filter_on_grid(x, self._otf)
+
+    def adjoint_on_grid(self, y: Tensor, *, overwrite: bool = False) -> Tensor:
+        """Correlate an image on its grid: two transforms and one product in place."""
+        if suits(y, self._otf.ndim):
+            return self._blocked(y, self._otf, conjugate=True, overwrite=overwrite)
+        if self._conjugate is None:
+            # A lazy conjugate would be written out anew in every product.
+            self._conjugate = self._otf.conj().resolve_conj()
+        return _filter_on_grid(y, self._conjugate)
+
+    def sensitivity_on_grid(self, weight: Tensor) -> Tensor:
+        """Return the share of light that reaches the image; where all pixels count, without a transform.
+
+        An object point p sends the kernel's entry j into the image if 0 ≤ p + j − 2 margin < size along every
+        axis: a sum over the kernel that factors into one matrix of ones and zeros per axis.
+        """
+        import torch
+
+        if not bool((weight == 1).all()):
+            return super().sensitivity_on_grid(weight)
+        seen = self.kernel
+        for axis, (size, margin) in enumerate(zip(self.image_shape, self.margin, strict=True)):
+            points = torch.arange(size + 2 * margin, device=seen.device)
+            entries = torch.arange(2 * margin + 1, device=seen.device)
+            at = points[:, None] + entries - 2 * margin
+            reaches = ((at >= 0) & (at < size)).to(seen.dtype)
+            seen = torch.tensordot(reaches, seen, dims=([1], [axis])).movedim(0, axis)
+        on_grid = seen.new_zeros(self._fft_shape)
+        self.object_part(on_grid).copy_(seen)
+        return on_grid
 
     def mean_otf_power(self, shape: tuple[int, ...]) -> Tensor:
         """Return |OTF|² on the rfft grid of ``shape``."""
@@ -60,6 +107,20 @@ def otf(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
     padded = torch.roll(padded, tuple(-(size // 2) for size in sizes), dims)
     spectrum: Tensor = torch.fft.rfftn(padded, dim=dims)
     return spectrum
+
+
+def _filter_on_grid(x: Tensor, transfer: Tensor) -> Tensor:
+    """Filter a grid with a transfer function.
+
+    The transforms allocate their results: with ``out=`` torch computes elsewhere and copies, which costs more
+    than the allocation that it seems to save.
+    """
+    import torch
+
+    dims = tuple(range(-transfer.ndim, 0))
+    spectrum = torch.fft.rfftn(x, dim=dims).mul_(transfer)
+    filtered: Tensor = torch.fft.irfftn(spectrum, s=x.shape[-transfer.ndim :], dim=dims)
+    return filtered
 
 
 def filter_with(x: Tensor, transfer: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -13,7 +13,7 @@ import cyclopts
 from cyclopts import App
 
 from napari_deblur import __version__
-from napari_deblur.cli import batch, depth, info, steps
+from napari_deblur.cli import batch, depth, info, runs, steps
 from napari_deblur.cli.options import Option, Values, command
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 
@@ -51,7 +51,7 @@ def build() -> App:
     add(app, "depth", depth.depth, "Estimate the depth of a surface in µm.", depth.depth_options())
     add(app, "calibrate", depth.calibrate, "Calibrate depth with a tilted sample.", depth.calibrate_options())
     add(app, "compare", batch.compare, "Deblur one image with several methods.", batch.compare_options())
-    add(app, "run", batch.run, "Run a recipe over files.", batch.run_options())
+    add(app, "run", runs.run, "Run a recipe over files.", runs.run_options())
     add(app, "recipe", batch.recipe, "Write the recipe that repeats results.", batch.recipe_options())
     add(app, "methods", info.methods, "List the deblurring methods.", info.LISTING)
     add(app, "models", info.models, "List the trained networks and verify them.", info.LISTING)
@@ -71,12 +71,13 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         return found if isinstance(found, int) else OK
     except cyclopts.CycloptsError as error:
         return _say(_usage_error(error, arguments), BAD_INPUT)
-    except CancelledError:
-        return _say("cancelled; nothing was written", CANCELLED)
+    except CancelledError as error:
+        return _say(f"cancelled; {error.hint or 'nothing was written'}", CANCELLED)
     except KeyboardInterrupt:
         return _say("interrupted; nothing was written", CANCELLED)
     except NapariDeblurError as error:
-        return _say(_as_written(error), BAD_INPUT)
+        hint = f" ({error.hint})" if error.hint else ""
+        return _say(_as_written(error) + hint, BAD_INPUT)
     except MemoryError:
         return _say("memory ran out: close other programs, crop the image, or set --tile-px", BAD_INPUT)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""The commands for many files and many methods: run, recipe, compare."""
+"""The commands recipe and compare."""
 
 from __future__ import annotations
 
@@ -30,77 +30,7 @@ from napari_deblur.methods.base import make_method
 from napari_deblur.recipe import Recipe
 from napari_deblur.steps.deblur import Deblur
 
-_FOLDER = Option("output", "Folder for the results; made if missing.", "DIR", short="-o", required=True)
-RECIPE = Option("recipe", "Recipe (.yaml), or a result whose record is to be repeated.", "RECIPE", "position")
-
-
-def run_options() -> list[Option]:
-    """Return the options of the command ``run``."""
-    return [
-        RECIPE,
-        Option("inputs", "Images.", "IN...", "positions"),
-        _FOLDER,
-        replace(OVERWRITE, help="Do again what is done already."),
-        Option("dask", "Run the files on the workers of this dask scheduler (extra 'batch').", "ADDRESS"),
-        JSON,
-        DEVICE,
-    ]
-
-
-def run(values: Values) -> int | None:
-    """Run a recipe over files."""
-    from napari_deblur.batch import run_files
-
-    recipe = load_recipe(values["recipe"])
-    client = _dask_client(values["dask"]) if "dask" in values else None
-    engine_for(values)
-    try:
-        with session("run") as job:
-            outcomes = run_files(
-                recipe,
-                values["inputs"],
-                values["output"],
-                overwrite=bool(values.get("overwrite")),
-                run=job,
-                client=client,
-            )
-    finally:
-        if client is not None:
-            client.close()
-    failed = [one for one in outcomes if one.state == "failed"]
-    rows = [[one.state, str(one.path), one.reason] for one in outcomes]
-    result = {
-        "files": [
-            {
-                "input": str(one.path),
-                "state": one.state,
-                "reason": one.reason,
-                "outputs": [str(p) for p in one.outputs],
-            }
-            for one in outcomes
-        ]
-    }
-    report(values, result, table(rows))
-    if failed:
-        raise InvalidInputError(
-            "inputs",
-            "must all be processed",
-            f"{len(failed)} of {len(outcomes)} failed, first {failed[0].reason}",
-        )
-    return None
-
-
-def _dask_client(address: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError:
-        rule = "needs the extra 'batch' (pip install \"napari-deblur[batch]\")"
-        raise InvalidInputError("dask", rule, repr(address)) from None
-    try:
-        return Client(address, timeout=10)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
-        rule = f"must be the address of a scheduler that answers ({type(error).__name__})"
-        raise InvalidInputError("dask", rule, repr(address)) from error
+FOLDER = Option("output", "Folder for the results; made if missing.", "DIR", short="-o", required=True)
 
 
 def load_recipe(path: str) -> Recipe:
@@ -163,8 +93,10 @@ def compare_options() -> list[Option]:
     """Return the options of the command ``compare``."""
     return [
         INPUT,
-        replace(_FOLDER, help="Folder for the results and the table; made if missing."),
-        Option("methods", "Methods to compare, separated by commas; all that fit by default.", "IDS"),
+        replace(FOLDER, help="Folder for the results and the table; made if missing."),
+        Option(
+            "methods", "Methods to compare, separated by commas; all but zero-shot ones by default.", "IDS"
+        ),
         *PSF_OPTIONS,
         *OPTICS,
         AXES,
@@ -215,7 +147,8 @@ def compare(values: Values) -> int | None:
 def _steps(methods: str | None) -> dict[str, Deblur]:
     from napari_deblur.methods.base import registry
 
-    ids = [id_.strip() for id_ in methods.split(",")] if methods else list(registry())
+    quick = [id_ for id_, cls in registry().items() if cls.family != "zero-shot"]
+    ids = [id_.strip() for id_ in methods.split(",")] if methods else quick
     return {id_: Deblur(method=make_method(id_)) for id_ in ids}
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from napari_deblur.cli.options import Option, Values, from_declaration, given
 from napari_deblur.cli.session import DEVICE, JSON, OVERWRITE, engine_for, report, session, table
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError, UnknownNameError
-from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.params import Declared, declare, parameters
+from napari_deblur.core.run import Run
 from napari_deblur.methods.base import registry
 
 _EXTRAS = {
@@ -202,13 +203,21 @@ def demo(values: Values) -> int | None:
     return None
 
 
+def _trainable() -> dict[str, Declared]:
+    """Return every recipe by its id."""
+    from napari_deblur.train.feature_recipe import FEATURES, FeatureRecipe
+    from napari_deblur.train.recipes import RECIPES
+
+    return {**RECIPES, FEATURES: FeatureRecipe()}
+
+
 def train_options() -> list[Option]:
     """Return the options of the command ``train``."""
-    from napari_deblur.train.recipes import RECIPES, Recipe
+    from napari_deblur.train.recipes import Recipe
 
     where = "Folder for weights, card and checkpoint; training goes on from what lies there."
     return [
-        Option("id", f"What to train: {', '.join(RECIPES)}.", "MODEL", "position"),
+        Option("id", f"What to train: {', '.join(_trainable())}.", "MODEL", "position"),
         Option("output", where, "DIR", short="-o", required=True),
         Option("data", "Folder with training images; without it only rendered scenes are used.", "DIR"),
         Option("start_from", "Id of a network to start from.", "MODEL"),
@@ -221,38 +230,52 @@ def train_options() -> list[Option]:
 def train(values: Values) -> int | None:
     """Train a network by its recipe."""
     from napari_deblur.batch import make_folder
-    from napari_deblur.train.recipes import RECIPES, Recipe
+    from napari_deblur.train.feature_recipe import FEATURES
+    from napari_deblur.train.recipes import Recipe
 
-    if values["id"] not in RECIPES:
-        raise UnknownNameError("MODEL", values["id"], list(RECIPES))
-    base = RECIPES[values["id"]]
+    if values["id"] not in _trainable():
+        raise UnknownNameError("MODEL", values["id"], list(_trainable()))
+    base = _trainable()[values["id"]]
     changes = {name: value for name, value in given(values, Recipe).items() if name != "id"}
-    chosen = declare(Recipe, {**base.model_dump(), **changes})
+    chosen = declare(type(base), {**base.model_dump(), **changes})
     data = values.get("data")
     if data is not None and not Path(data).is_dir():
         raise InvalidInputError("data", "must be a folder that exists", repr(data))
+    if values["id"] == FEATURES and "start_from" in values:
+        raise InvalidInputError("start_from", f"must be left out for {FEATURES}", values["start_from"])
     folder = make_folder(values["output"])
     device = engine_for(values).device
+    kept = {name: getattr(chosen, name) for name in changes}
+    with session("train") as run:
+        if values["id"] == FEATURES:
+            from napari_deblur.train.features import train_features
+
+            weights = [train_features(folder, data_dir=data, run=run, device=device, **kept)]
+        else:
+            weights = _train_identification(values, folder, run, device, kept)
+    print(f"weights: {', '.join(str(path) for path in weights)}")
+    return None
+
+
+def _train_identification(
+    values: Values, folder: Path, run: Run, device: str, changes: dict[str, Any]
+) -> list[Path]:
     from napari_deblur.train.loop import train as run_training
 
-    kept = {name: getattr(chosen, name) for name in changes}
     try:
-        with session("train") as run:
-            weights = run_training(
-                base.id,
-                folder,
-                data_dir=data,
-                resume=not values.get("restart"),
-                run=run,
-                device=device,
-                start_from=values.get("start_from"),
-                **kept,
-            )
+        return run_training(
+            values["id"],
+            folder,
+            data_dir=values.get("data"),
+            resume=not values.get("restart"),
+            run=run,
+            device=device,
+            start_from=values.get("start_from"),
+            **changes,
+        )
     except CancelledError:
         print(f"stopped; the checkpoint in {folder} goes on from here")
         raise
-    print(f"weights: {weights}")
-    return None
 
 
 LISTING = [JSON]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_deblur.cli.options import Option, Values
-from napari_deblur.cli.session import optics_from, shown
+from napari_deblur.cli.session import number, optics_from, shown
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import parameters
+from napari_deblur.core.params import declare, parameters
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_map import EstimatePsfMap
 
@@ -18,14 +18,34 @@ if TYPE_CHECKING:
 
 PSF_OPTIONS = [
     Option("psf", "PSF from a file: an image or .npy.", "FILE"),
+    Option("psf_pixel_size_um", "Pixel size of the PSF in µm, where its file is silent or wrong.", "NUMBER"),
+    Option(
+        "psf_z_step_um", "Distance of the PSF's planes in µm, where its file is silent or wrong.", "NUMBER"
+    ),
     Option("psf_map", "PSF map from a file that psf-map wrote.", "FILE"),
     Option("blind", "Estimate the PSF from the image with this model.", "MODEL"),
+    Option(
+        "optics_from_file",
+        "Take from the image's metadata what is not given of the optics, each channel with its wavelength.",
+        kind="flag",
+    ),
 ]
 
 
-def psf_from(values: Values, image: Image) -> tuple[PsfSource, Optics | None, Path | None]:
-    """Return (PSF, optics that help a blind estimate, the file that the PSF came from)."""
-    from napari_deblur.io.read import existing, read_psf
+def psf_from(
+    values: Values, image: Image, *, volumes: bool = False
+) -> tuple[PsfSource, Optics | None, Path | None]:
+    """Return (PSF, optics that help a blind estimate, the file that the PSF came from).
+
+    Parameters
+    ----------
+    values : dict
+    image : Image
+    volumes : bool
+        Whether optics describe a stack in 3D where its distance of planes is known.
+    """
+    from napari_deblur.io.psf import read_measured_psf
+    from napari_deblur.io.read import existing
     from napari_deblur.optics.psf_map import PsfMap
 
     chosen = [name for name in ("psf", "psf_map", "blind") if name in values]
@@ -33,20 +53,38 @@ def psf_from(values: Values, image: Image) -> tuple[PsfSource, Optics | None, Pa
         raise InvalidInputError(
             chosen[1], f"must not be combined with {shown(chosen[0])}", repr(values[chosen[1]])
         )
-    optics = optics_from(values, image)
+    optics = optics_from(values, image, volumes=volumes and "blind" not in values)
     if optics is not None and chosen and chosen[0] != "blind":
         rule = f"must not be combined with {shown(chosen[0])}: a measured PSF already holds the optics"
         raise InvalidInputError("na", rule, f"{optics.na:g}")
     if "psf" in values:
         path = existing(values["psf"], "psf")
-        return read_psf(path), None, path
+        measured = read_measured_psf(
+            path,
+            pixel_size_um=number(values, "psf_pixel_size_um"),
+            z_step_um=number(values, "psf_z_step_um"),
+        )
+        return measured, None, path
     if "psf_map" in values:
         path = existing(values["psf_map"], "psf_map")
         return PsfMap.load(path), None, path
     if "blind" in values:
         _check_model(values["blind"])
         return str(values["blind"]), optics, None
-    return optics, None, None
+    return _per_channel(values, image, optics), optics, None
+
+
+def _per_channel(values: Values, image: Image, optics: Optics | None) -> PsfSource:
+    """Return optics for each channel where the file tells their wavelengths and the user none."""
+    from napari_deblur.io.microscope import suggest_optics
+
+    if optics is None or "c" not in image.axes or "wavelength_um" in values:
+        return optics
+    count = image.data.shape[image.axes.index("c")]
+    waves = [suggest_optics(image, channel).get("wavelength_um") for channel in range(count)]
+    if None in waves or len(set(waves)) == 1:
+        return optics
+    return [declare(Optics, {**optics.model_dump(), "wavelength_um": wave}) for wave in waves]
 
 
 def _check_model(model: str) -> None:

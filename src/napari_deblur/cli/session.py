@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_deblur.cli.options import Option, Values, from_declaration
 from napari_deblur.core.errors import InvalidInputError
@@ -20,10 +20,11 @@ from napari_deblur.core.image import Image
 from napari_deblur.core.params import declare
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Progress, Run
-from napari_deblur.optics.settings import Optics
+from napari_deblur.optics.settings import VOLUME_FIELDS, Optics
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
+    from napari_deblur.io.lazy import LazyImage
 
 INPUT = Option("image", "Image: TIFF (OME, ImageJ, plain), PNG, JPEG, NPY or OME-Zarr.", "IN", "position")
 OUTPUT = Option(
@@ -42,8 +43,12 @@ AXES = Option(
 PIXEL_SIZE = Option(
     "pixel_size_um", "Pixel size of the image in µm, where the file is silent or wrong.", "NUMBER"
 )
-OPTICS = from_declaration(Optics, skip=["pixel_size_um"])
+OPTICS = from_declaration(Optics, skip=["pixel_size_um", *VOLUME_FIELDS])
+OPTICS_OF_VOLUMES = [option for option in from_declaration(Optics) if option.name in VOLUME_FIELDS]
 _SHOWN_EVERY_S = 0.1
+# What a file may tell of the optics beside the sizes of pixels.
+_FROM_FILE = ("na", "refractive_index", "wavelength_um")
+AnyImage = TypeVar("AnyImage", "Image", "LazyImage")
 
 
 @contextmanager
@@ -97,9 +102,18 @@ def read_input(values: Values) -> Image:
     """Read the image that a command works on, sizes and axes as the user says."""
     from napari_deblur.io.read import read_image
 
-    image = read_image(values["image"], axes=values.get("axes"))
-    size = number(values, "pixel_size_um")
-    return image if size is None else replace(image, pixel_size_um=(size, size))
+    return with_sizes(values, read_image(values["image"], axes=values.get("axes")))
+
+
+def with_sizes(values: Values, image: AnyImage) -> AnyImage:
+    """Return an image, read or not, with the sizes of pixels and planes that the user gives."""
+    size, step = number(values, "pixel_size_um"), number(values, "z_step_um")
+    if size is not None:
+        image = replace(image, pixel_size_um=(size, size))
+    if step is not None and "z" not in image.axes:
+        rule = f"must be left out for an image without a z axis (name its axes with {shown('axes')})"
+        raise InvalidInputError("z_step_um", rule, f"axes {image.axes}")
+    return image if step is None else replace(image, z_step_um=step)
 
 
 def number(values: Values, name: str) -> float | None:
@@ -121,10 +135,30 @@ def number(values: Values, name: str) -> float | None:
     return found
 
 
-def optics_from(values: Values, image: Image) -> Optics | None:
-    """Return the optics that the user describes; the pixel size comes from the image if not given."""
+def optics_from(values: Values, image: Image, *, volumes: bool = False) -> Optics | None:
+    """Return the optics that the user describes; the sizes of pixels come from the image if not given.
+
+    Parameters
+    ----------
+    values : dict
+    image : Image
+    volumes : bool
+        Whether a stack whose distance of planes is known is described in 3D.
+    """
     described = {option.name: values[option.name] for option in OPTICS if option.name in values}
+    deep = {option.name: values[option.name] for option in OPTICS_OF_VOLUMES if option.name in values}
+    deep.pop("z_step_um", None)  # it is the image's by now
+    if described or values.get("optics_from_file"):
+        from napari_deblur.io.microscope import suggest_optics
+
+        known = suggest_optics(image, channel=0)
+        described = {name: known[name] for name in _FROM_FILE if name in known} | described
     if not described:
+        if deep:
+            name = next(iter(deep))
+            raise InvalidInputError(
+                name, f"needs {shown('na')} and {shown('wavelength_um')}", repr(deep[name])
+            )
         return None
     if image.pixel_size_um is not None:
         y, x = image.pixel_size_um
@@ -133,6 +167,12 @@ def optics_from(values: Values, image: Image) -> Optics | None:
                 "pixel_size_um", "must be the same along y and x for optics", f"{y:g} and {x:g}"
             )
         described["pixel_size_um"] = (y + x) / 2
+    if volumes and image.has_volumes and image.z_step_um is not None:
+        described |= {"z_step_um": image.z_step_um, **deep}
+    elif deep:
+        name = next(iter(deep))
+        rule = f"must be left out where planes are restored one by one (for 3D give {shown('z_step_um')})"
+        raise InvalidInputError(name, rule, repr(deep[name]))
     return declare(Optics, described)
 
 
@@ -188,11 +228,17 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def report_step(
-    values: Values, outputs: dict[str, Path], record: Record | dict[str, Any], lines: list[str] | None = None
+    values: Values,
+    outputs: dict[str, Path],
+    record: Record | dict[str, Any],
+    lines: list[str] | None = None,
+    plan: dict[str, Any] | None = None,
 ) -> None:
-    """Print what a step wrote and how long it took, with its notes."""
+    """Print what a step wrote and how long it took, with its notes; the plan is part of the JSON."""
     plain = record.to_dict() if isinstance(record, Record) else record
     result = {"outputs": {name: str(path) for name, path in outputs.items()}, "record": plain}
+    if plan is not None:
+        result["plan"] = plan
     where = f"{plain['seconds']:.2f} s on {plain['device']}"
     written = [f"{name.replace('_', ' ')}: {path}" for name, path in outputs.items()]
     report(values, result, [*written, *(lines or []), where], list(plain["notes"]))

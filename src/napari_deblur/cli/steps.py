@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_deblur.cli import stream
 from napari_deblur.cli.options import Option, Values, from_declaration, given
 from napari_deblur.cli.psf import PSF_OPTIONS, psf_from
 from napari_deblur.cli.session import (
@@ -14,6 +15,7 @@ from napari_deblur.cli.session import (
     INPUT,
     JSON,
     OPTICS,
+    OPTICS_OF_VOLUMES,
     OUTPUT,
     OVERWRITE,
     PIXEL_SIZE,
@@ -22,12 +24,13 @@ from napari_deblur.cli.session import (
     engine_for,
     optics_from,
     read_input,
+    report,
     report_step,
     session,
     shown,
 )
 from napari_deblur.core.errors import CancelledError, InvalidInputError
-from napari_deblur.core.image import Image
+from napari_deblur.core.image import Image, as_image
 from napari_deblur.core.params import declare
 from napari_deblur.core.record import Record
 from napari_deblur.methods.base import Method, make_method, method_id, registry
@@ -41,6 +44,13 @@ if TYPE_CHECKING:
 _COMMON = [AXES, PIXEL_SIZE, OVERWRITE, JSON]
 KEEP_PARTIAL = Option(
     "keep_partial", "After Ctrl-C, write what was done so far, marked as partial.", kind="flag"
+)
+
+PLAN = Option("plan", "Only tell how much memory the run will take and in how many tiles.", kind="flag")
+SLICES = Option(
+    "slice_by_slice",
+    "Restore the planes of a stack one by one with the optics' 2D PSF, also where their distance is known.",
+    kind="flag",
 )
 
 
@@ -127,7 +137,21 @@ def deblur_options(method: type[Method]) -> list[Option]:
             "residual", "File for what the result does not explain: input minus result blurred again.", "FILE"
         ),
     ]
-    return [INPUT, OUTPUT, *PSF_OPTIONS, *OPTICS, *mine, *step, *more, *_COMMON, DEVICE, KEEP_PARTIAL]
+    volumes = [*OPTICS_OF_VOLUMES, SLICES] if 3 in method.ndim else []
+    given_psf = [*PSF_OPTIONS, *OPTICS, *volumes]
+    return [
+        INPUT,
+        OUTPUT,
+        *given_psf,
+        *mine,
+        *step,
+        *more,
+        PLAN,
+        *_COMMON,
+        DEVICE,
+        KEEP_PARTIAL,
+        *stream.OPTIONS,
+    ]
 
 
 def deblur(values: Values, method: type[Method]) -> int | None:
@@ -140,23 +164,34 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     step = declare(Deblur, {**settings, "method": chosen})
     outputs = check_outputs(values, "output", "residual", "psf_output", image=values["image"])
     overwrite = bool(values.get("overwrite"))
+    format = values.get("format")
     for name in ("output", "residual"):
         if name in outputs:
-            check_image_path(outputs[name], overwrite=overwrite, argument=shown(name))
+            check_image_path(outputs[name], overwrite=overwrite, argument=shown(name), format=format)
+    if (large := stream.opened(values)) is not None:
+        return stream.deblur(values, step, large, outputs)
     image = read_input(values)
-    psf, optics, source = psf_from(values, image)
+    volumes = 3 in method.ndim and not values.get("slice_by_slice")
+    psf, optics, source = psf_from(values, image, volumes=volumes)
+    engine = engine_for(values)
+    plan = step.plan(as_image(image), psf, engine=engine)
+    if values.get("plan"):
+        report(values, {"plan": plan.to_dict()}, [f"plan: {plan}", f"device: {engine.describe()}"])
+        return None
+    if not values.get("json"):
+        print(f"plan: {plan}", flush=True)
     with session("deblur") as run:
-        result = step.run(image, psf, engine=engine_for(values), run=run, optics=optics)
+        result = step.run(image, psf, engine=engine, run=run, optics=optics)
     _unless_cancelled(result.partial, values)
     record = result.record
     if source is not None:
         record = replace(record, psf={**record.psf, "path": str(source.resolve())})
     for name, part in (("output", result.image), ("residual", result.residual)):
         if name in outputs:
-            write_image(part, outputs[name], record, overwrite, shown(name))
+            write_image(part, outputs[name], record, overwrite, shown(name), format=format)
     if "psf_output" in outputs:
         _write_psf(result.psf, outputs["psf_output"], image, record, overwrite)
-    report_step(values, outputs, record)
+    report_step(values, outputs, record, plan=plan.to_dict())
     return 130 if result.partial else None
 
 
@@ -176,7 +211,14 @@ def _write_psf(psf: Any, path: Path, image: Image, record: Record, overwrite: bo
             "psf_output", "must be left out for a stack: each plane has its own map", repr(str(path))
         )
     else:
-        write_psf(psf, path, pixel_size_um=image.pixel_size_um, record=record, overwrite=overwrite)
+        write_psf(
+            psf,
+            path,
+            pixel_size_um=image.pixel_size_um,
+            z_step_um=image.z_step_um,
+            record=record,
+            overwrite=overwrite,
+        )
 
 
 def _unless_cancelled(partial: bool, values: Values) -> None:

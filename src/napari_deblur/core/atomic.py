@@ -104,13 +104,38 @@ def atomic_path(
     try:
         yield temporary
         _flush(temporary)
-        _move(temporary, target, overwrite=overwrite, argument=argument)
+        move(temporary, target, overwrite=overwrite, argument=argument)
     except OutputError:
         raise
     except OSError as error:
         _explain(error, target, temporary, argument)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def explained(target: Path, argument: str = "output") -> Iterator[None]:
+    """Turn what the system says about writing to an output into one clear error.
+
+    Parameters
+    ----------
+    target : Path
+        The output, as the user named it.
+    argument : str
+        Name used in errors.
+
+    Raises
+    ------
+    OutputError
+        For any error of the system inside the block.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0) or f"could not be written: {error.strerror or error}"
+        raise OutputError(f"{argument} {reason}; received {str(target)!r}") from error
 
 
 def _explain(error: OSError, target: Path, temporary: Path, argument: str) -> NoReturn:
@@ -124,7 +149,16 @@ def _explain(error: OSError, target: Path, temporary: Path, argument: str) -> No
     raise OutputError(f"{argument} {reason}; received {str(target)!r}") from error
 
 
-def _move(temporary: Path, target: Path, *, overwrite: bool, argument: str) -> None:
+def move(temporary: Path, target: Path, *, overwrite: bool, argument: str = "output") -> None:
+    """Rename a finished file or folder to its own name.
+
+    Raises
+    ------
+    OutputError
+        If something of that name exists and may not be replaced.
+    OSError
+        If the system refuses.
+    """
     if not overwrite and not temporary.is_dir():
         # A link fails where the name was taken since the first check; a rename would silently replace.
         try:

@@ -8,7 +8,15 @@ _LONGEST_RECEIVED = 120
 
 
 class NapariDeblurError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes
+    ----------
+    hint : str
+        What the user can do next, where there is something to say beyond the rule.
+    """
+
+    hint: str = ""
 
 
 class InvalidInputError(NapariDeblurError, ValueError):
@@ -32,6 +40,19 @@ class InvalidInputError(NapariDeblurError, ValueError):
         if len(text) > _LONGEST_RECEIVED:
             text = text[: _LONGEST_RECEIVED - 1] + "…"
         super().__init__(f"{argument} {rule}; received {text}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let the error cross from a worker's process: it is not made from its text alone."""
+        return _rebuilt, (type(self), self.args, {**vars(self), "received": str(self.received)})
+
+
+def _rebuilt(
+    cls: type[InvalidInputError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> InvalidInputError:
+    error = cls.__new__(cls)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class UnknownNameError(InvalidInputError):

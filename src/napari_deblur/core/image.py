@@ -28,7 +28,7 @@ class Image:
     pixel_size_um : tuple of float or None
         Size of a pixel along y and x in µm, if known.
     z_step_um : float or None
-        Distance of planes in µm, if known.
+        Distance of planes in µm, if known and there is a z axis.
     name : str
     source : dict
         What the file or layer said beyond that (JSON types).
@@ -51,6 +51,8 @@ class Image:
         for size in self.pixel_size_um or ():
             if not np.isfinite(size) or size <= 0:
                 raise InvalidInputError("pixel_size_um", "must be positive", self.pixel_size_um)
+        if self.z_step_um is not None and not (np.isfinite(self.z_step_um) and self.z_step_um > 0):
+            raise InvalidInputError("z_step_um", "must be positive", self.z_step_um)
 
     @property
     def shape_yx(self) -> tuple[int, int]:
@@ -65,9 +67,64 @@ class Image:
         """Let numpy functions take the pixels."""
         return np.array(self.data, dtype=dtype, copy=copy)
 
+    @property
+    def has_volumes(self) -> bool:
+        """Whether there is a z axis with more than one plane."""
+        return "z" in self.axes and int(self.data.shape[self.axes.index("z")]) > 1
+
+    @property
+    def voxel_size_um(self) -> tuple[float, float, float] | None:
+        """Size of a voxel along z, y and x in µm, where all of them are known."""
+        if self.pixel_size_um is None or self.z_step_um is None or "z" not in self.axes:
+            return None
+        return (self.z_step_um, *self.pixel_size_um)
+
     def planes(self) -> FloatArray:
         """Return a view ``(n, y, x)`` over all leading axes."""
         return self.data.reshape((-1, *self.data.shape[-2:]))
+
+    def blocks(self, ndim: int) -> FloatArray:
+        """Return what is restored at a time, along the first axis: planes or volumes.
+
+        Parameters
+        ----------
+        ndim : {2, 3}
+            2 for ``(n, y, x)``; 3 for ``(n, z, y, x)``, where another axis may lie between z and y.
+
+        Raises
+        ------
+        InvalidInputError
+            If volumes are asked for and there is no z axis.
+        """
+        if ndim == 2:
+            return self.planes()
+        if "z" not in self.axes:
+            raise InvalidInputError("image", "must have a z axis to be restored in 3D", f"axes {self.axes}")
+        volumes = np.moveaxis(self.data, self.axes.index("z"), -3)
+        return volumes.reshape((-1, *volumes.shape[-3:]))
+
+    def block_shape(self, ndim: int) -> tuple[int, ...]:
+        """Return the shape of one plane (2) or volume (3)."""
+        plane = self.shape_yx
+        return plane if ndim == 2 else (int(self.data.shape[self.axes.index("z")]), *plane)
+
+    def from_blocks(self, blocks: FloatArray) -> FloatArray:
+        """Return the array of the image's shape that `blocks` took apart."""
+        if blocks.ndim == 3:
+            return blocks.reshape(self.data.shape)
+        at = self.axes.index("z")
+        shape = [size for axis, size in enumerate(self.data.shape) if axis != at]
+        volumes = blocks.reshape((*shape[:-2], *blocks.shape[1:]))
+        return np.ascontiguousarray(np.moveaxis(volumes, -3, at))
+
+    def channel_of_block(self, block: int, ndim: int) -> int:
+        """Return the index along the channel axis of a plane or volume; 0 where there is none."""
+        dropped = "yx" if ndim == 2 else "zyx"
+        axes = [axis for axis in self.axes if axis not in dropped]
+        if "c" not in axes:
+            return 0
+        sizes = [int(self.data.shape[self.axes.index(axis)]) for axis in axes]
+        return int(np.unravel_index(block, sizes)[axes.index("c")])
 
 
 def as_float32(array: Any, argument: str = "image") -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -15,17 +16,19 @@ from napari_deblur.core.errors import CancelledError, DeviceError
 from napari_deblur.core.image import FloatArray
 from napari_deblur.core.run import Run
 from napari_deblur.engine.device import DeviceReport, choose_device, is_out_of_memory, memory_budget_bytes
-from napari_deblur.engine.tiling import Tiling, Window
+from napari_deblur.engine.plan import TilePlan
+from napari_deblur.engine.tiling import Tiling, Window, fit_tile, halved
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-_SMALLEST_TILE_PX = 64
+BLEND_PX = 16
 _MODELS_KEPT = 4
 _WAIT_S = 0.05
 
 Compute = Callable[["Tensor", Window, Run], "Tensor"]
+BytesOf = Callable[[tuple[int, ...]], float]
 
 
 class Engine:
@@ -100,107 +103,165 @@ class Engine:
             self._networks.move_to_end(key)
             return self._networks[key]
 
-    def tile_px(self, shape: tuple[int, int], halo_px: int, bytes_per_px: float) -> int:
-        """Return the largest tile that fits the memory budget; the whole plane where that does."""
-        budget = self._budget_bytes or memory_budget_bytes(self.device)
-        if shape[0] * shape[1] * bytes_per_px <= budget:
-            return max(shape)
-        side = int((budget / bytes_per_px) ** 0.5) - 2 * halo_px
-        return max(side, _SMALLEST_TILE_PX)
+    def plan(
+        self,
+        shape: tuple[int, ...],
+        *,
+        halo_px: int | tuple[int, ...],
+        blend_px: int = BLEND_PX,
+        bytes_per_px: float | None = None,
+        bytes_of: BytesOf | None = None,
+        tile_px: int | None = None,
+        device: str | None = None,
+    ) -> TilePlan:
+        """Choose the tiles of a plane or a volume: the whole where it fits the memory there is.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape (y, x) or (z, y, x).
+        halo_px : int or tuple of int
+            What the computation reads around a tile.
+        blend_px : int
+            How tiles fade.
+        bytes_per_px : float, optional
+            Memory on the device that a pixel of a window takes.
+        bytes_of : callable, optional
+            In its place: the memory that a window of a given shape takes.
+        tile_px : int, optional
+            Height and width of a tile, whatever the memory; all planes of a volume stay together then.
+        device : str, optional
+            Another device than the engine's own.
+        """
+        device = device or self.device
+        halo = (halo_px,) * len(shape) if isinstance(halo_px, int) else halo_px
+        if bytes_of is None:
+            per_px = bytes_per_px or 0.0
+            bytes_of = lambda window: math.prod(window) * per_px  # noqa: E731 - as short as it can be said
+        budget = self._budget_bytes or memory_budget_bytes(device)
+        if tile_px is not None:
+            tile = (*shape[:-2], *(min(tile_px, size) for size in shape[-2:]))
+        else:
+            tile = fit_tile(shape, halo, blend_px, bytes_of, budget)
+        tiling = Tiling(shape, tile, halo, blend_px)
+        window = tiling.largest
+        return TilePlan(shape, tile, window, len(tiling.windows), device, int(bytes_of(window)), int(budget))
 
     def over_tiles(
         self,
-        plane: FloatArray,
+        block: FloatArray,
         compute: Compute,
         run: Run,
         *,
         n_out: int = 1,
-        halo_px: int,
-        blend_px: int = 16,
-        bytes_per_px: float,
+        halo_px: int | tuple[int, ...],
+        blend_px: int = BLEND_PX,
+        bytes_per_px: float | None = None,
+        bytes_of: BytesOf | None = None,
         tile_px: int | None = None,
     ) -> FloatArray:
-        """Compute on a plane tile by tile, with smaller tiles when memory runs out.
+        """Compute on a plane or a volume tile by tile, with smaller tiles when memory runs out.
 
         Parameters
         ----------
-        plane : ndarray, float32, shape (y, x)
+        block : ndarray, float32, shape (y, x) or (z, y, x)
         compute : callable
-            Maps a tensor ``(h, w)`` on the device, its window and a run to a tensor ``(n_out, h, w)``.
+            Maps a tensor of a window's shape on the device, the window and a run to ``(n_out, …)``.
         n_out : int
             Number of images that ``compute`` returns.
-        halo_px, blend_px, bytes_per_px
-            What the computation reads around a tile, how tiles fade, and what memory a pixel takes.
-        tile_px : int, optional
-            Side length of a tile; by default what fits the memory.
+        halo_px, blend_px, bytes_per_px, bytes_of, tile_px
+            As for `plan`.
 
         Returns
         -------
-        ndarray, float32, shape (n_out, y, x)
+        ndarray, float32, shape (n_out, *block.shape)
 
         Raises
         ------
         CancelledError
-            With ``partial`` as the canvas ``(n_out, y, x)``, NaN where nothing was computed.
+            With ``partial`` as the canvas ``(n_out, *block.shape)``, NaN where nothing was computed.
         DeviceError
             If memory runs out even with the smallest tile on the CPU.
         """
-        shape = (int(plane.shape[0]), int(plane.shape[1]))
-        size = min(tile_px or self.tile_px(shape, halo_px, bytes_per_px), max(shape))
-        device = self.device
+        shape = tuple(int(size) for size in block.shape)
+        halo = (halo_px,) * len(shape) if isinstance(halo_px, int) else halo_px
+        plan = self.plan(
+            shape,
+            halo_px=halo,
+            blend_px=blend_px,
+            bytes_per_px=bytes_per_px,
+            bytes_of=bytes_of,
+            tile_px=tile_px,
+        )
+        tile, device = plan.tile, plan.device
         while True:
-            tiling = Tiling(shape, size, halo_px, blend_px)
+            tiling = Tiling(shape, tile, halo, blend_px)
             try:
-                return _compute_all(plane, compute, run, tiling, n_out, device)
+                return _compute_all(block, compute, run, tiling, n_out, device)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, DeviceError) or not is_out_of_memory(error):
                     raise
-            size, device = self._back_off(size, device, run)
+            tile, device = self._back_off(tile, device, run)
 
-    def _back_off(self, tile_px: int, device: str, run: Run) -> tuple[int, str]:
+    def _back_off(self, tile: tuple[int, ...], device: str, run: Run) -> tuple[tuple[int, ...], str]:
         """Return a smaller tile, or the CPU when tiles cannot shrink further."""
         if device == "cuda":
             import torch
 
             torch.cuda.empty_cache()
-        if tile_px > _SMALLEST_TILE_PX:
-            smaller = max(tile_px // 2, _SMALLEST_TILE_PX)
-            run.note(f"Memory ran out on {device}: continued with tiles of {smaller} pixels.")
+        smaller = halved(tile)
+        if smaller is not None:
+            pixels = " × ".join(str(side) for side in smaller)
+            run.note(f"Memory ran out on {device}: continued with tiles of {pixels} pixels.")
             return smaller, device
         if device != "cpu":
             run.note(f"Memory ran out on {device} even with the smallest tiles: continued on the CPU.")
-            return tile_px, "cpu"
+            return tile, "cpu"
+        pixels = " × ".join(str(side) for side in tile)
         raise DeviceError(
-            f"memory ran out even with tiles of {tile_px} pixels on the CPU: close other programs or crop"
+            f"memory ran out even with tiles of {pixels} pixels on the CPU: close other programs or crop"
         )
 
 
 def _compute_all(
-    plane: FloatArray, compute: Compute, run: Run, tiling: Tiling, n_out: int, device: str
+    block: FloatArray, compute: Compute, run: Run, tiling: Tiling, n_out: int, device: str
 ) -> FloatArray:
     import torch
 
     windows = tiling.windows
-    canvas = np.zeros((n_out, *plane.shape), np.float32)
-    weight = np.zeros(plane.shape, np.float32)
+    alone = len(windows) == 1
+    canvas = np.zeros((n_out, *block.shape), np.float32) if not alone else None
+    weight = np.zeros(block.shape, np.float32) if not alone else None
     for index, window in enumerate(windows):
         part = run.part(index, index + 1, len(windows))
-        tile = torch.from_numpy(np.ascontiguousarray(plane[window.read])).to(device)
+        tile = torch.from_numpy(np.ascontiguousarray(block[window.read])).to(device)
         try:
             with torch.inference_mode():
                 result = compute(tile, window, part)
         except CancelledError as error:
-            if error.partial is not None:
+            if error.partial is not None and canvas is not None and weight is not None:
                 _add(canvas, weight, tiling, window, error.partial)
-            error.partial = _finish(canvas, weight) if weight.any() else None
+            if canvas is not None and weight is not None:
+                error.partial = _finish(canvas, weight) if weight.any() else None
+            elif error.partial is not None:
+                error.partial = _to_numpy(error.partial)
             raise
+        if canvas is None or weight is None:
+            return _to_numpy(result)
         _add(canvas, weight, tiling, window, result)
+    assert canvas is not None
+    assert weight is not None
     return _finish(canvas, weight)
+
+
+def _to_numpy(result: Tensor) -> FloatArray:
+    array: FloatArray = result.float().cpu().numpy()
+    return array
 
 
 def _add(canvas: FloatArray, weight: FloatArray, tiling: Tiling, window: Window, result: Tensor) -> None:
     ramp = tiling.weights(window)
-    canvas[(slice(None), *window.keep)] += result.float().cpu().numpy()[(slice(None), *window.inner)] * ramp
+    canvas[(slice(None), *window.keep)] += _to_numpy(result)[(slice(None), *window.inner)] * ramp
     weight[window.keep] += ramp
 
 

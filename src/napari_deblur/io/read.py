@@ -28,7 +28,8 @@ def read_image(
     Parameters
     ----------
     path : path-like
-        A TIFF (OME, ImageJ, LSM or plain), PNG, JPEG, BMP or NPY file, or an OME-Zarr folder.
+        A TIFF (OME, ImageJ, LSM or plain), PNG, JPEG, BMP or NPY file, or an OME-Zarr folder; files of
+        other kinds through the napari plugins that are installed.
     argument : str
         Name used in errors.
     axes : str, optional
@@ -62,9 +63,13 @@ def read_image(
         data = _read_array(source, argument)
         image = _named(data, source, argument)
     else:
-        raise InvalidInputError(
-            argument, f"must end in one of {', '.join(IMAGE_SUFFIXES)}", repr(str(source))
-        )
+        from napari_deblur.io.plugins import read_with_plugins
+
+        found = read_with_plugins(source, argument, series=series)
+        if found is None:
+            rule = f"must end in one of {', '.join(IMAGE_SUFFIXES)}, or be read by a napari plugin"
+            raise InvalidInputError(argument, rule, repr(str(source)))
+        image = found
     if axes is None:
         return image
     letters = axes.lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +15,8 @@ from napari_deblur.core.atomic import atomic_path, check_output
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image, as_float32
 from napari_deblur.core.record import Record
+from napari_deblur.io.formats import output_format
 
-WRITE_SUFFIXES = (".tif", ".tiff", ".npy", ".png", ".zarr")
 _VIEW_PERCENTILES = (0.1, 99.9)
 
 
@@ -49,21 +50,25 @@ def write_image(
     record: Record | dict[str, Any] | None = None,
     overwrite: bool = False,
     argument: str = "output",
+    *,
+    format: str | None = None,
 ) -> Path:
-    """Write an image; the suffix of the path chooses the format.
+    """Write an image; the suffix of the path chooses the format, where none is asked for.
 
     Parameters
     ----------
     image : Image
     path : path-like
         ``.tif``/``.tiff`` (OME-TIFF, float32), ``.npy`` (float32, record in ``<name>.json`` beside it),
-        ``.zarr`` (OME-Zarr, float32; extra 'zarr'), or ``.png`` (8 bit, stretched: for looking at only).
+        ``.zarr`` (OME-Zarr 0.4, float32; extra 'zarr'), or ``.png`` (8 bit, stretched: for looking at only).
     record : Record or dict, optional
         Provenance; `napari_deblur.io.read.read_record` gives it back.
     overwrite : bool
         Whether a file that exists may be replaced.
     argument : str
         Name used in errors.
+    format : str, optional
+        One of `napari_deblur.io.formats.FORMATS` that goes with the suffix.
 
     Returns
     -------
@@ -77,29 +82,24 @@ def write_image(
     InvalidInputError
         If the suffix is unknown, or the image does not fit the format.
     """
-    suffix = check_image_path(path, overwrite=overwrite, argument=argument)
+    kind = check_image_path(path, overwrite=overwrite, argument=argument, format=format)
     provenance = record.to_dict() if isinstance(record, Record) else record
     with atomic_path(path, overwrite, argument) as temporary:
-        if suffix in (".tif", ".tiff"):
-            from napari_deblur.io.tiff import write_tiff
-
-            write_tiff(image, temporary, provenance)
-        elif suffix == ".zarr":
-            from napari_deblur.io.ome_zarr import write_zarr
-
-            write_zarr(image, temporary, provenance)
-        elif suffix == ".npy":
-            np.save(temporary, image.data, allow_pickle=False)
-        else:
-            _write_picture(image, temporary, provenance)
+        _WRITERS[kind](image, temporary, provenance)
     target = Path(path).expanduser()
-    if suffix == ".npy" and provenance is not None:
+    if kind == "npy" and provenance is not None:
         write_json(provenance, target.with_name(target.name + ".json"), overwrite=True)
     return target
 
 
-def check_image_path(path: str | os.PathLike[str], *, overwrite: bool, argument: str = "output") -> str:
-    """Check before a long run that its result can be written, and return the format's suffix.
+def check_image_path(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool,
+    argument: str = "output",
+    format: str | None = None,
+) -> str:
+    """Check before a long run that its result can be written, and return the format.
 
     Raises
     ------
@@ -107,16 +107,12 @@ def check_image_path(path: str | os.PathLike[str], *, overwrite: bool, argument:
         As `write_image`.
     """
     target = check_output(path, overwrite=overwrite, argument=argument)
-    suffix = target.suffix.lower()
-    if suffix not in WRITE_SUFFIXES:
-        raise InvalidInputError(
-            argument, f"must end in one of {', '.join(WRITE_SUFFIXES)}", repr(str(target))
-        )
-    if suffix == ".zarr":
+    kind = output_format(target, format, argument=argument)
+    if kind.startswith("ome-zarr"):
         from napari_deblur.io.ome_zarr import require_zarr
 
         require_zarr(argument, target)
-    return suffix
+    return kind
 
 
 def write_psf(
@@ -124,6 +120,7 @@ def write_psf(
     path: str | os.PathLike[str],
     *,
     pixel_size_um: tuple[float, float] | None = None,
+    z_step_um: float | None = None,
     record: Record | dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -135,6 +132,8 @@ def write_psf(
     path : path-like
     pixel_size_um : tuple of float, optional
         Pixel size along y and x.
+    z_step_um : float, optional
+        Distance of planes, for a PSF in 3D.
     record : Record or dict, optional
     overwrite : bool
 
@@ -143,7 +142,9 @@ def write_psf(
     OutputError, InvalidInputError
         As `write_image`.
     """
-    image = Image(as_float32(psf, "psf"), pixel_size_um=pixel_size_um, name="PSF")
+    data = as_float32(psf, "psf")
+    step = z_step_um if data.ndim == 3 else None
+    image = Image(data, pixel_size_um=pixel_size_um, z_step_um=step, name="PSF")
     return write_image(image, path, record, overwrite)
 
 
@@ -201,6 +202,34 @@ def write_json(
     return Path(path).expanduser()
 
 
+def _write_ome_tiff(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+    from napari_deblur.io.tiff import write_tiff
+
+    write_tiff(image, path, record)
+
+
+def _write_imagej(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+    from napari_deblur.io.tiff import write_imagej
+
+    write_imagej(image, path, record)
+
+
+def _write_zarr_04(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+    from napari_deblur.io.zarr_writer import write_zarr
+
+    write_zarr(image, path, record, "0.4")
+
+
+def _write_zarr_05(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+    from napari_deblur.io.zarr_writer import write_zarr
+
+    write_zarr(image, path, record, "0.5")
+
+
+def _write_array(image: Image, path: Path, _record: dict[str, Any] | None) -> None:
+    np.save(path, image.data, allow_pickle=False)
+
+
 def _write_picture(image: Image, path: Path, record: dict[str, Any] | None) -> None:
     from PIL import Image as PillowImage
     from PIL.PngImagePlugin import PngInfo
@@ -218,3 +247,13 @@ def _write_picture(image: Image, path: Path, record: dict[str, Any] | None) -> N
         text.add_itxt("napari-deblur", json.dumps(record, ensure_ascii=False))
     picture = PillowImage.fromarray(np.round(255 * grey).astype(np.uint8))
     picture.save(path, format="PNG", pnginfo=text)
+
+
+_WRITERS: dict[str, Callable[[Image, Path, dict[str, Any] | None], None]] = {
+    "ome-tiff": _write_ome_tiff,
+    "imagej-tiff": _write_imagej,
+    "ome-zarr-0.4": _write_zarr_04,
+    "ome-zarr-0.5": _write_zarr_05,
+    "npy": _write_array,
+    "png": _write_picture,
+}

@@ -12,6 +12,8 @@ from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.core.params import Declared, declare
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_deblur.blur.base import Blur
@@ -25,7 +27,9 @@ class Method(Declared):
 
     A subclass declares ``kind: Literal["its-id"] = "its-id"`` and implements `solve`. One whose tiles do not
     agree with the whole to 1e-4 of the range says so (``tiles_agree = False``); then it is tiled only where
-    memory forces it or the user asks, and the record says so.
+    memory forces it or the user asks, and the record says so. One that works on volumes too says
+    ``ndim = (2, 3)``; its `solve` then gets ``(z, y, x)`` where the PSF has a z axis. One whose `solve` takes
+    itself what `settle` would find says ``settles_in_solve = True``, and `settle` is asked for tiles only.
     """
 
     title: ClassVar[str]
@@ -38,19 +42,40 @@ class Method(Declared):
     ndim: ClassVar[tuple[int, ...]] = (2,)
     non_negative: ClassVar[bool] = True
     tiles_agree: ClassVar[bool] = True
+    settles_in_solve: ClassVar[bool] = False
     default_psf: ClassVar[str | None] = "gaussian-2"
 
     @model_serializer(mode="wrap")
     def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {"kind": method_id(type(self)), **handler(self)}
 
-    def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
-        """Fix on the whole plane what depends on the data, so that all tiles agree.
+    def scaled(self, grey_per_unit: float) -> Self:
+        """Bring parameters in grey values to the unit of the image that `solve` gets.
 
         Parameters
         ----------
-        y : Tensor, shape (y, x)
-            The whole plane, or its central part where the plane is large.
+        grey_per_unit : float
+            Grey values that 1 stands for.
+        """
+        del grey_per_unit
+        return self
+
+    def start_psf(self) -> NDArray[np.float32] | None:
+        """Return the kernel that a blind method starts from where the user gives none."""
+        return None
+
+    @property
+    def found_psf(self) -> NDArray[np.float32] | None:
+        """The kernel ``(y, x)`` that a blind method found in `settle`, sum 1; None for all others."""
+        return None
+
+    def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
+        """Fix on the whole what depends on the data, so that all tiles agree.
+
+        Parameters
+        ----------
+        y : Tensor, shape (y, x) or (z, y, x)
+            The whole plane or volume, or its central part where that is large.
         blur : Blur
             The blur over ``y``.
         run : Run
@@ -63,11 +88,11 @@ class Method(Declared):
         raise NotImplementedError
 
     def bytes_per_px(self, n_kernels: int) -> float:
-        """Return the memory taken per pixel, for choosing tiles."""
+        """Return the memory taken per voxel of the blur's grid, for the plan and for choosing tiles."""
         return 4.0 * (24 + 6 * n_kernels)
 
     def solve(self, y: Tensor, blur: Blur, run: Run) -> Tensor:
-        """Restore one plane.
+        """Restore one plane or volume.
 
         Parameters
         ----------
@@ -93,10 +118,13 @@ def method_id(method: type[Method]) -> str:
 @cache
 def registry() -> dict[str, type[Method]]:
     """Return every method by id: our own, then those of other packages."""
+    from napari_deblur.methods.cider import Cider
+    from napari_deblur.methods.hyper_laplacian import HyperLaplacian
     from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy
+    from napari_deblur.methods.self_deblur import SelfDeblur
     from napari_deblur.methods.wiener import Wiener
 
-    found: list[type[Method]] = [Wiener, RichardsonLucy, TVRichardsonLucy]
+    found: list[type[Method]] = [Wiener, RichardsonLucy, TVRichardsonLucy, HyperLaplacian, Cider, SelfDeblur]
     found += [entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP)]
     return {method_id(method): method for method in found}
 

@@ -45,12 +45,13 @@ class Wiener(Method):
     clip_negative: bool = Param(
         True, title="No negative values", help="Set negative intensities of the result to zero."
     )
+    ndim: ClassVar[tuple[int, ...]] = (2, 3)
     non_negative: ClassVar[bool] = False
     # The frame around the image is only weakly tied to the data; what it holds reaches far into a tile.
     tiles_agree: ClassVar[bool] = False
 
     def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
-        """Measure noise to signal on the whole plane where it is not given."""
+        """Measure noise to signal on the whole where it is not given."""
         if self.noise_to_signal is not None:
             return self
         ratio = measure_noise_to_signal(y, blur)
@@ -61,24 +62,28 @@ class Wiener(Method):
         """Return the halo: the filter's tails are longer than those of a few iterations."""
         return 6 * psf_radius_px + 48
 
+    def bytes_per_px(self, n_kernels: int) -> float:
+        """Return the memory per voxel of the grid: four objects of the gradients and what a blur takes."""
+        return 4.0 * (18 + 4 * n_kernels)
+
     def solve(self, y: Tensor, blur: Blur, run: Run) -> Tensor:
-        """Restore one plane by preconditioned conjugate gradients."""
+        """Restore one plane or volume by preconditioned conjugate gradients."""
         from napari_deblur.blur.convolution import fft_shape
 
         weight = self.noise_to_signal
         if weight is None:
             weight = measure_noise_to_signal(y, blur)
         shape = fft_shape(blur.object_shape)
-        filter_ = 1 / (blur.mean_otf_power(shape) + weight * _gradient_power(shape, y))
+        filter_ = 1 / (blur.mean_otf_power(shape) + weight * _gradient_power(shape, y, blur.steps))
 
         def normal(v: Tensor) -> Tensor:
-            return blur.adjoint(blur.forward(v)) + weight * _gradient_gram(v)
+            return blur.adjoint(blur.forward(v)).add_(_gradient_gram(v, blur.steps), alpha=weight)
 
         x = blur.extend(y)
-        residual = blur.adjoint(y) - normal(x)
+        right_side = blur.adjoint(y)
+        residual = right_side - normal(x)
         z = _apply(filter_, residual, shape)
         direction, inner = z, (residual * z).sum()
-        right_side = blur.adjoint(y)
         enough = _RELATIVE_RESIDUAL * float((right_side * _apply(filter_, right_side, shape)).sum())
         for done in range(1, _MOST_STEPS + 1):
             image_of = normal(direction)
@@ -107,10 +112,15 @@ def measure_noise_to_signal(y: Tensor, blur: Blur) -> float:
     """
     import torch
 
-    shape = (int(y.shape[0]), int(y.shape[1]))
-    window = [torch.hann_window(size, periodic=False, device=y.device) for size in shape]
-    spectrum = torch.fft.rfft2((y - y.mean()) * window[0][:, None] * window[1][None, :]).abs() ** 2
-    power, prior = blur.mean_otf_power(shape), _gradient_power(shape, y)
+    shape = tuple(int(size) for size in y.shape)
+    dims = tuple(range(-len(shape), 0))
+    windowed = y - y.mean()
+    for axis, size in enumerate(shape):
+        # Inner samples only: a window of few planes must not be all zeros.
+        window = torch.hann_window(size + 2, periodic=False, device=y.device)[1:-1]
+        windowed = windowed * window.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    spectrum = torch.fft.rfftn(windowed, dim=dims).abs() ** 2
+    power, prior = blur.mean_otf_power(shape), _gradient_power(shape, y, blur.steps)
     best, best_score = _RATIOS[0], float("inf")
     for ratio in _RATIOS:
         left_out = ratio * prior / (power + ratio * prior)
@@ -120,29 +130,32 @@ def measure_noise_to_signal(y: Tensor, blur: Blur) -> float:
     return best
 
 
-def _gradient_gram(x: Tensor) -> Tensor:
+def _gradient_gram(x: Tensor, steps: tuple[float, ...]) -> Tensor:
     """Return ∇ᵀ∇ x with forward differences and free borders."""
     import torch
 
-    dy, dx = torch.diff(x, dim=-2), torch.diff(x, dim=-1)
-    zero_row, zero_col = torch.zeros_like(x[..., :1, :]), torch.zeros_like(x[..., :1])
-    along_y = torch.diff(dy, dim=-2, prepend=zero_row, append=zero_row)
-    along_x = torch.diff(dx, dim=-1, prepend=zero_col, append=zero_col)
-    return -(along_y + along_x)
+    total = torch.zeros_like(x)
+    for dim, step in zip(range(-len(steps), 0), steps, strict=True):
+        slope = torch.diff(x, dim=dim)
+        zero = torch.zeros_like(x.narrow(dim, 0, 1))
+        total.sub_(torch.diff(slope, dim=dim, prepend=zero, append=zero), alpha=step**-2)
+    return total
 
 
-def _gradient_power(shape: tuple[int, ...], like: Tensor) -> Tensor:
+def _gradient_power(shape: tuple[int, ...], like: Tensor, steps: tuple[float, ...]) -> Tensor:
     """Return the spectrum of ∇ᵀ∇ on the rfft grid of ``shape``."""
     import torch
 
-    fy = torch.fft.fftfreq(shape[0], device=like.device)
-    fx = torch.fft.rfftfreq(shape[1], device=like.device)
-    sin_y, sin_x = torch.sin(torch.pi * fy), torch.sin(torch.pi * fx)
-    return 4 * (sin_y[:, None] ** 2 + sin_x[None, :] ** 2) + 1e-6
+    total = torch.full((), 1e-6, device=like.device)
+    for axis, (size, step) in enumerate(zip(shape, steps, strict=True)):
+        frequencies = torch.fft.rfftfreq if axis == len(shape) - 1 else torch.fft.fftfreq
+        power = 4 / step**2 * torch.sin(torch.pi * frequencies(size, device=like.device)) ** 2
+        total = total + power.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    return total
 
 
 def _apply(transfer: Tensor, x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Filter an object on a grid of ``shape``."""
     from napari_deblur.blur.convolution import cut, filter_with
 
-    return cut(filter_with(x, transfer, shape), tuple(x.shape[-2:]))
+    return cut(filter_with(x, transfer, shape), tuple(x.shape[-len(shape) :]))

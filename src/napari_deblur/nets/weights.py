@@ -158,6 +158,8 @@ def load_network(id: str, device: torch.device | str = "cpu") -> tuple[nn.Module
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from napari_deblur.nets import identification
+
     info = find_model(id)
     files = {info.path: info.sha256}
     if shared := info.card.get("shared"):
@@ -170,7 +172,7 @@ def load_network(id: str, device: torch.device | str = "cpu") -> tuple[nn.Module
         for path in files:
             state |= {name: _widened(tensor) for name, tensor in load_file(path).items()}
         module.load_state_dict(state)
-        if factors := info.card.get("error_scale"):
+        if (factors := info.card.get("error_scale")) and isinstance(module, identification.IdentificationNet):
             module.set_error_scale(factors)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise WeightsError(f"the weight file {info.path} does not fit its card: {error}") from None
@@ -190,9 +192,9 @@ def _check_file(path: Path, sha256: str, id: str) -> None:
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
     """Build the network that a card's configuration describes."""
-    from napari_deblur.nets import identification
+    from napari_deblur.nets import features, identification
 
-    builders = {identification.ARCHITECTURE: identification.build}
+    builders = {identification.ARCHITECTURE: identification.build, features.ARCHITECTURE: features.build}
     architecture = str(config.get("architecture"))
     if architecture not in builders:
         raise WeightsError(f"no architecture {architecture!r} is known (known: {', '.join(builders)})")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from napari_deblur.core.params import Declared, Param
 
+VOLUME_FIELDS = ("z_step_um", "theory", "sample_index", "depth_um")
+"""Fields of `Optics` that count for PSFs in 3D only."""
+
 
 class Optics(Declared):
     """Objective, light and camera: what fixes the finest detail that an image can hold.
 
     The cut-off is the radius of the objective's pupil in cycles per pixel of the image; an incoherent image
-    holds nothing above twice that frequency.
+    holds nothing above twice that frequency. With a distance of planes they describe a stack, and PSFs made
+    from them are 3D.
     """
 
     na: float = Param(
@@ -35,6 +40,41 @@ class Optics(Declared):
         step=0.005,
     )
 
+    z_step_um: float | None = Param(
+        None,
+        title="Distance of planes",
+        help="Distance of neighbouring planes of a stack, as the stage moves; with it the PSF is 3D.",
+        gt=0,
+        le=1000,
+        step=0.05,
+        unit="µm",
+    )
+    theory: Literal["vectorial", "scalar"] = Param(
+        "vectorial",
+        title="Theory",
+        help="Of the 3D PSF: vectorial is exact at high NA, scalar is the textbook's Airy pattern.",
+        advanced=True,
+    )
+    sample_index: float | None = Param(
+        None,
+        title="Sample index",
+        help="Refractive index of what the sample lies in; the immersion's when not given.",
+        ge=1,
+        le=2,
+        step=0.005,
+        advanced=True,
+    )
+    depth_um: float = Param(
+        0.0,
+        title="Depth",
+        help="Depth of the sample below the coverslip; it counts where the sample's index differs.",
+        ge=0,
+        le=10000,
+        step=1.0,
+        unit="µm",
+        advanced=True,
+    )
+
     @model_validator(mode="after")
     def _na_at_most_index(self) -> Optics:
         if self.na > self.refractive_index:
@@ -49,6 +89,11 @@ class Optics(Declared):
     def cutoff_cycles_per_px(self) -> float:
         """Radius of the pupil in cycles per pixel: NA · pixel size / wavelength."""
         return self.na * self.pixel_size_um / self.wavelength_um
+
+    @property
+    def voxel_size_um(self) -> tuple[float, float, float] | None:
+        """Size of a voxel along z, y and x; None without a distance of planes."""
+        return None if self.z_step_um is None else (self.z_step_um, self.pixel_size_um, self.pixel_size_um)
 
     @property
     def defocus_waves_per_um(self) -> float:

@@ -1,8 +1,10 @@
-"""Deblur an image with a method and a PSF, plane by plane."""
+"""Deblur an image with a method and a PSF, plane by plane or volume by volume."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,21 +17,26 @@ from napari_deblur.core.image import FloatArray, Image, as_image
 from napari_deblur.core.params import Param
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
-from napari_deblur.methods.base import Method, make_method
+from napari_deblur.methods.base import Method, make_method, method_id
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.base import Step, describe_input
-from napari_deblur.steps.psf_source import PlanePsf, PsfSource, resolve
+from napari_deblur.steps.psf_source import BlurFactory, PlanePsf, PsfSource, resolve, restored_ndim
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_deblur.blur.base import Blur
     from napari_deblur.engine.engine import Engine
+    from napari_deblur.engine.plan import MemoryPlan
     from napari_deblur.engine.tiling import Window
 
-# Data-dependent choices are made on at most this much of a plane, around its centre.
+# Data-dependent choices are made on at most this much of a plane or a volume, around its centre.
 _SETTLE_PX = 1024
+_SETTLE_VOXELS = 2**22
+# The image, the result and the image blurred again; then, for one plane or volume at a time, the image in the
+# method's unit, the two results with their blend weights, and the residual.
+_WHOLE_COPIES, _BLOCK_COPIES = 3, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +113,16 @@ class Deblur(Step):
         run: Run | None = None,
         optics: Optics | None = None,
     ) -> DeblurResult:
-        """Deblur every plane of an image.
+        """Deblur every plane of an image, or every volume where the PSF has a z axis.
 
         Parameters
         ----------
         image : Image, shape (…, y, x)
-        psf : ndarray or PsfMap or list of PsfMap or Optics or str or None
-            A kernel, a map (or one per plane), optics to compute the PSF from, the id of a model for a blind
-            estimate, or None for the method's own default.
+        psf : ndarray or Image or PsfMap or Optics or str or list or None
+            A kernel, a measured PSF with its voxel size, a map (or one per plane), optics to compute the PSF
+            from, the id of a model for a blind estimate, or None for the method's own default. A kernel
+            ``(z, y, x)``, or optics with ``z_step_um``, restore in 3D over the z axis; others restore plane
+            by plane. A list holds one per channel.
         engine : Engine
         run : Run, optional
             Progress and cancel; its seed is replaced by this step's.
@@ -132,30 +141,89 @@ class Deblur(Step):
         image = as_image(image)
         started = time.perf_counter()
         with engine.job(run):
-            job = _Job(self, image, engine, run)
+            job = _Job(self, image, engine, run, restored_ndim(psf, image, self.method))
             job.compute(psf, optics)
         return job.result(started)
 
+    def plan(
+        self,
+        image: Image,
+        psf: PsfSource = None,
+        *,
+        engine: Engine,
+        n_kernels: int | None = None,
+    ) -> MemoryPlan:
+        """Tell what a run will take, without starting it.
+
+        Parameters
+        ----------
+        image : Image
+            Only its shape, axes and sizes count.
+        psf : PsfSource
+            As for `run`; maps and blind estimates count with the eigen-PSFs that most maps need.
+        engine : Engine
+        n_kernels : int, optional
+            Number of eigen-PSFs, where a map's is known.
+
+        Returns
+        -------
+        MemoryPlan
+
+        Raises
+        ------
+        InvalidInputError
+            If the PSF breaks a rule.
+        """
+        from napari_deblur.engine.plan import MemoryPlan
+        from napari_deblur.steps.deblur_plan import planned_blurs
+
+        ndim = restored_ndim(psf, image, self.method)
+        shape = image.block_shape(ndim)
+        blurs = planned_blurs(self, image, psf, engine)
+        tiles = engine.plan(
+            shape,
+            halo_px=self.halo_px(blurs.margin),
+            bytes_of=self.bytes_of(blurs, n_kernels),
+            tile_px=self.tile_px,
+        )
+        n_blocks = image.data.size // math.prod(shape)
+        pixels = _WHOLE_COPIES * image.data.size + _BLOCK_COPIES * math.prod(shape)
+        return MemoryPlan(tiles, n_blocks, 4 * pixels, engine.describe())
+
+    def halo_px(self, radii_px: tuple[int, ...]) -> tuple[int, ...]:
+        """Return what the method reads around a tile along each axis."""
+        return tuple(self.method.halo_px(radius) for radius in radii_px)
+
+    def bytes_of(
+        self, blurs: BlurFactory, n_kernels: int | None = None
+    ) -> Callable[[tuple[int, ...]], float]:
+        """Return the function from a window's shape to the memory that it takes on the device."""
+        per_voxel = self.method.bytes_per_px(n_kernels or blurs.n_kernels)
+        return lambda shape: per_voxel * blurs.grid_size(shape)
+
 
 class _Job:
-    """One run over all planes; keeps what is done so that a cancel loses nothing."""
+    """One run over all planes or volumes; keeps what is done so that a cancel loses nothing."""
 
-    def __init__(self, step: Deblur, image: Image, engine: Engine, run: Run) -> None:
-        self.step, self.image, self.engine, self.run = step, image, engine, run
-        self.planes = image.planes()
-        self.restored = self.planes.copy()
-        self.reblurred = self.planes.copy()
-        self.scale = float(np.abs(self.planes - np.float32(step.camera_offset)).max()) or 1.0
+    def __init__(self, step: Deblur, image: Image, engine: Engine, run: Run, ndim: int) -> None:
+        self.step, self.image, self.engine, self.run, self.ndim = step, image, engine, run, ndim
+        self.blocks = image.blocks(ndim)
+        self.restored = self.blocks.copy()
+        self.reblurred = self.blocks.copy()
+        self.scale = float(np.abs(self.blocks - np.float32(step.camera_offset)).max()) or 1.0
+        self.method = step.method.scaled(self.scale)
         self.partial = False
         self.psfs: list[PlanePsf] = []
+        self.unit = "Plane" if ndim == 2 else "Volume"
+        run.fact("restored_in", f"{ndim}D")
 
     def compute(self, psf: PsfSource, optics: Optics | None) -> None:
         shared: PlanePsf | None = None
-        count = len(self.planes)
-        for index, plane in enumerate(self.planes):
+        count = len(self.blocks)
+        for index, block in enumerate(self.blocks):
             part = self.run.part(index, index + 1, count)
-            if float(plane.min()) == float(plane.max()):
-                self.run.note(f"Plane {index} is constant and was left as it is.")
+            if float(block.min()) == float(block.max()):
+                self.run.note(f"{self.unit} {index} is constant and was left as it is.")
                 continue
             try:
                 source = shared or resolve(
@@ -169,28 +237,38 @@ class _Job:
                 )
                 shared = source if source.shared else None
                 self.psfs.append(source)
-                self._one(index, plane, source, part)
+                self._one(index, block, source, part)
             except CancelledError as error:
                 if index == 0 and error.partial is None:
                     raise
                 self.partial = True
-                self.run.note(f"Cancelled in plane {index + 1} of {count}; the rest is as it came in.")
+                self.run.note(
+                    f"Cancelled in {self.unit.lower()} {index + 1} of {count}; the rest is as it came in."
+                )
                 return
 
-    def _one(self, index: int, plane: FloatArray, source: PlanePsf, run: Run) -> None:
-        y = (plane - np.float32(self.step.camera_offset)) / np.float32(self.scale)
-        if self.step.method.non_negative and float(y.min()) < 0:
+    def _one(self, index: int, block: FloatArray, source: PlanePsf, run: Run) -> None:
+        y = (block - np.float32(self.step.camera_offset)) / np.float32(self.scale)
+        if self.method.non_negative and float(y.min()) < 0:
             share = float(np.mean(y < 0))
             run.note(f"Values below the camera offset ({share:.1%} of the pixels) count as zero.")
             y = np.maximum(y, 0)
         blurs = source.blurs(self.step.eigen_tolerance, self.engine.device, run)
-        method = self._settled(y, blurs, run)
+        settled: Method | None = None if self.method.settles_in_solve else self._settled(y, blurs, run, index)
+        if settled is not None and settled.found_psf is not None:
+            source = source.found(settled.found_psf, method_id(type(settled)))
+            self.psfs[-1] = source
+            blurs = source.blurs(self.step.eigen_tolerance, self.engine.device, run)
 
         def compute(tile: Tensor, window: Window, part: Run) -> Tensor:
-            if window.shape != y.shape and not method.tiles_agree:
-                run.note(f"{method.title} was computed in tiles, which differ slightly from the whole.")
+            nonlocal settled
+            whole = window.shape == y.shape
+            if not whole and not self.method.tiles_agree:
+                run.note(f"{self.method.title} was computed in tiles, which differ slightly from the whole.")
+            if settled is None and not whole:
+                settled = self._settled(y, blurs, run, index)
             blur = blurs(window.shape, window.origin, tile.device)
-            return _with_reblurred(method, tile, blur, part)
+            return with_reblurred(settled or self.method, tile, blur, part)
 
         try:
             both = self.engine.over_tiles(
@@ -198,8 +276,8 @@ class _Job:
                 compute,
                 run,
                 n_out=2,
-                halo_px=method.halo_px(source.radius_px),
-                bytes_per_px=method.bytes_per_px(blurs.n_kernels),
+                halo_px=self.step.halo_px(source.radii_px),
+                bytes_of=self.step.bytes_of(blurs),
                 tile_px=self.step.tile_px,
             )
         except CancelledError as error:
@@ -208,36 +286,40 @@ class _Job:
             raise
         self._keep(index, both)
 
-    def _settled(self, y: FloatArray, blurs: Any, run: Run) -> Method:
+    def _settled(self, y: FloatArray, blurs: BlurFactory, run: Run, index: int) -> Method:
         import torch
 
-        height, width = y.shape
-        top, left = max(0, (height - _SETTLE_PX) // 2), max(0, (width - _SETTLE_PX) // 2)
-        centre = np.ascontiguousarray(y[top : top + _SETTLE_PX, left : left + _SETTLE_PX])
+        window = settle_window(y.shape)
+        centre = np.ascontiguousarray(y[window])
         device = self.engine.device
-        blur = blurs(centre.shape, (top, left), device)
-        with torch.inference_mode():
-            return self.step.method.settle(torch.from_numpy(centre).to(device), blur, run)
+        blur = blurs(centre.shape, tuple(span.start for span in window), device)
+        try:
+            with torch.inference_mode():
+                return self.method.settle(torch.from_numpy(centre).to(device), blur, run)
+        except CancelledError as error:
+            if self.method.blind and error.partial is not None and error.partial.shape[1:] == y.shape:
+                image = error.partial[0].float().cpu().numpy()
+                self._keep(index, np.stack([image, np.full_like(image, np.nan)]))
+            raise
 
     def _keep(self, index: int, both: FloatArray) -> None:
         done = np.isfinite(both[0])
         back = both * np.float32(self.scale) + np.float32(self.step.camera_offset)
-        self.restored[index] = np.where(done, back[0], self.planes[index])
-        self.reblurred[index] = np.where(np.isfinite(both[1]), back[1], self.planes[index])
+        self.restored[index] = np.where(done, back[0], self.blocks[index])
+        self.reblurred[index] = np.where(np.isfinite(both[1]), back[1], self.blocks[index])
 
     def result(self, started: float) -> DeblurResult:
         from napari_deblur.engine.engine import elapsed_s
 
         step, run = self.step, self.run
         offset = np.float64(step.camera_offset)
-        flux_in = float(np.sum(self.planes - offset))
+        flux_in = float(np.sum(self.blocks - offset))
         flux_out = float(np.sum(self.restored - offset))
         run.fact("flux_in", flux_in)
         run.fact("flux_out", flux_out)
         run.fact("flux_change", (flux_out - flux_in) / flux_in if flux_in else 0.0)
-        residual = self.planes - self.reblurred
+        residual = self.blocks - self.reblurred
         run.fact("reblur_residual_rms", float(np.sqrt(np.mean(residual**2))))
-        shape = self.image.data.shape
         weights: dict[str, str] = {}
         for source in self.psfs:
             weights |= source.weights
@@ -257,16 +339,28 @@ class _Job:
         name = f"{self.image.name} · {step.method.title}"
         maps = [source.psf for source in self.psfs if isinstance(source.psf, PsfMap)]
         return DeblurResult(
-            image=self.image.with_data(self.restored.reshape(shape), name),
+            image=self.image.with_data(self.image.from_blocks(self.restored), name),
             psf=maps if len(maps) > 1 else self.psfs[0].psf,
-            residual=self.image.with_data(residual.reshape(shape), f"{name} · residual"),
+            residual=self.image.with_data(self.image.from_blocks(residual), f"{name} · residual"),
             record=record,
             partial=self.partial,
         )
 
 
-def _with_reblurred(method: Method, tile: Tensor, blur: Blur, run: Run) -> Tensor:
-    """Return the restored tile and the same blurred again, as ``(2, h, w)``."""
+def settle_window(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the central part of a plane or a volume on which data-dependent choices are made."""
+    depth = shape[0] if len(shape) == 3 else 1
+    side = max(64, min(_SETTLE_PX, int((_SETTLE_VOXELS / depth) ** 0.5)))
+    spans = []
+    for axis, size in enumerate(shape):
+        most = size if axis < len(shape) - 2 else side
+        start = max(0, (size - most) // 2)
+        spans.append(slice(start, min(start + most, size)))
+    return tuple(spans)
+
+
+def with_reblurred(method: Method, tile: Tensor, blur: Blur, run: Run) -> Tensor:
+    """Return the restored tile and the same blurred again, as ``(2, …)``."""
     import torch
 
     try:

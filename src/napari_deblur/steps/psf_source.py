@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
+from napari_deblur.steps.psf_rules import PsfSource, one_of, restored_ndim
 
 if TYPE_CHECKING:
     from napari_deblur.blur.base import Blur
@@ -21,22 +23,39 @@ if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
     from napari_deblur.methods.base import Method
 
-PsfSource: TypeAlias = NDArray[Any] | PsfMap | list[PsfMap] | Optics | str | None
+__all__ = ["BlurFactory", "PlanePsf", "PsfSource", "describe_map", "resolve", "restored_ndim"]
+
+_TOLERATED_SIZE_ERROR = 0.02
 
 
 @dataclass(frozen=True, eq=False)
 class BlurFactory:
-    """Makes the blur operator of any window of a plane."""
+    """Makes the blur operator of any window of a plane or a volume."""
 
     kernel: NDArray[np.float32] | None = None
     eigen: EigenPsfs | None = None
+    spacing: tuple[float, ...] = ()
 
     @property
     def n_kernels(self) -> int:
         """Return how many convolutions one forward takes."""
         return 1 if self.eigen is None else len(self.eigen.kernels)
 
-    def __call__(self, shape: tuple[int, int], origin_px: tuple[int, int], device: Any) -> Blur:
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """Return the width of the frame that the blur adds along each axis."""
+        kernels = self.kernel if self.eigen is None else self.eigen.kernels[0]
+        assert kernels is not None
+        return tuple(size // 2 for size in kernels.shape)
+
+    def grid_size(self, shape: tuple[int, ...]) -> int:
+        """Return the number of voxels of the grid on which a window of ``shape`` is computed."""
+        from napari_deblur.blur.convolution import fft_shape
+
+        framed = tuple(size + 2 * m for size, m in zip(shape, self.margin, strict=True))
+        return math.prod(fft_shape(framed))
+
+    def __call__(self, shape: tuple[int, ...], origin_px: tuple[int, ...], device: Any) -> Blur:
         """Return the blur over a window of ``shape`` whose first pixel is ``origin_px``."""
         import torch
 
@@ -44,43 +63,63 @@ class BlurFactory:
         from napari_deblur.blur.space_varying import MaskThenConvolve
 
         if self.eigen is not None:
-            return MaskThenConvolve(self.eigen, shape, origin_px=origin_px, device=device)
+            height, width = shape
+            top, left = origin_px
+            return MaskThenConvolve(self.eigen, (height, width), origin_px=(top, left), device=device)
         assert self.kernel is not None
-        return Convolution(torch.from_numpy(self.kernel).to(device), shape)
+        return Convolution(torch.from_numpy(self.kernel).to(device), shape, self.spacing)
 
 
 @dataclass(frozen=True, eq=False)
 class PlanePsf:
-    """The PSF of one plane.
+    """The PSF of one plane, or of one volume where it has a z axis.
 
     Attributes
     ----------
-    psf : ndarray or PsfMap
+    psf : ndarray, shape (y, x) or (z, y, x), or PsfMap
     shared : bool
-        Whether all other planes have the same.
+        Whether all other planes or volumes have the same.
     description : dict
         For the record (JSON types).
     weights : dict
         sha256 of the networks that took part.
+    spacing : tuple of float
+        Distance of voxels along each axis, in units of the finest; empty: the same everywhere.
     """
 
     psf: NDArray[np.float32] | PsfMap
     shared: bool = True
     description: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    spacing: tuple[float, ...] = ()
+
+    @property
+    def ndim(self) -> int:
+        """2 for planes, 3 for volumes."""
+        return 2 if isinstance(self.psf, PsfMap) else self.psf.ndim
+
+    @property
+    def radii_px(self) -> tuple[int, ...]:
+        """Half the size of the kernels along each axis."""
+        if isinstance(self.psf, PsfMap):
+            return (self.psf.kernel_size_px // 2,) * 2
+        return tuple(size // 2 for size in self.psf.shape)
 
     @property
     def radius_px(self) -> int:
-        """Half the side length of the kernels."""
-        if isinstance(self.psf, PsfMap):
-            return self.psf.kernel_size_px // 2
-        return int(max(self.psf.shape)) // 2
+        """Half the largest size of the kernels."""
+        return max(self.radii_px)
+
+    def found(self, kernel: NDArray[np.float32], method: str) -> PlanePsf:
+        """Return the PSF that a blind method found, starting from this one."""
+        described = {"source": method, "shape": list(kernel.shape), "started_from": self.description}
+        return replace(self, psf=kernel, description=described)
 
     def blurs(self, tolerance: float, device: str, run: Run) -> BlurFactory:
         """Return the factory of blur operators; a map is compressed to eigen-PSFs first."""
         del device
         if not isinstance(self.psf, PsfMap):
-            return BlurFactory(kernel=self.psf)
+            return BlurFactory(kernel=self.psf, spacing=self.spacing)
         from napari_deblur.blur.space_varying import compress
 
         centers = self.psf.centers_px
@@ -93,53 +132,118 @@ class PlanePsf:
 def resolve(
     psf: PsfSource,
     image: Image,
-    plane: int,
+    block: int,
     *,
     method: Method,
     engine: Engine,
     run: Run,
     optics: Optics | None,
 ) -> PlanePsf:
-    """Return the PSF of one plane from anything a user may give.
+    """Return the PSF of one plane or volume from anything a user may give.
+
+    Parameters
+    ----------
+    psf : PsfSource
+        One for all, a list with one map per plane, or one per channel: a list or an array whose first axis
+        counts the channels.
+    image : Image
+    block : int
+        Number of the plane or volume, in the order of `Image.blocks`.
+    method : Method
+    engine : Engine
+    run : Run
+    optics : Optics or None
+        Helps a blind estimate.
 
     Raises
     ------
     InvalidInputError
         If the PSF breaks a rule or none was given where one is needed.
     """
+    if psf is None and (first := method.start_psf()) is not None:
+        run.note("No PSF was given: it is estimated from the image together with the result.")
+        from napari_deblur.optics.measured import prepare_psf
+
+        kernel = prepare_psf(first, image_shape=image.shape_yx, argument="psf_size_px")
+        return PlanePsf(kernel, description={"source": "none", "shape": list(kernel.shape)})
     if psf is None:
         psf = method.default_psf
         if psf is None:
             raise InvalidInputError("psf", f"must be given for {method.title}", "nothing")
         run.note(f"No PSF was given: it is estimated from the image with {psf}.")
-    shared = not _is_per_plane(psf)
-    if isinstance(psf, list) and not shared:
-        count = len(image.planes())
-        if len(psf) != count:
-            raise InvalidInputError("psf", f"must hold one map per plane ({count})", f"{len(psf)} maps")
-        psf = psf[plane]
-    if isinstance(psf, str):
-        return _blind(psf, image, plane, engine=engine, run=run, optics=optics)
-    if isinstance(psf, PsfMap):
+    ndim = restored_ndim(psf, image, method)
+    one, shared = one_of(psf, image, block, ndim)
+    if isinstance(one, str):
+        found = _blind(one, image, block, engine=engine, run=run, optics=optics)
+        if not method.blind or method.space_varying:
+            return found
+        one, shared = found.psf, found.shared
+    if isinstance(one, PsfMap):
+        if method.blind and not method.space_varying:
+            run.note(
+                f"{method.title} has one PSF for the whole field; its search starts from the map's mean."
+            )
+            return PlanePsf(one.kernels().mean(axis=(0, 1)), shared, describe_map(one))
         if not method.space_varying:
             raise InvalidInputError("psf", f"must be a single kernel for {method.title}", "a PSF map")
-        if psf.image_shape != image.shape_yx:
+        if one.image_shape != image.shape_yx:
             rule = f"must belong to an image of {image.shape_yx} pixels"
-            raise InvalidInputError("psf_map", rule, f"a map of an image of {psf.image_shape}")
-        return PlanePsf(psf, shared, describe_map(psf), dict(psf.record.get("weights", {})))
-    if isinstance(psf, Optics):
-        from napari_deblur.optics.psf import optics_psf
+            raise InvalidInputError("psf_map", rule, f"a map of an image of {one.image_shape}")
+        return PlanePsf(one, shared, describe_map(one), dict(one.record.get("weights", {})))
+    return _kernel(one, image, ndim, shared, run)
 
-        return PlanePsf(optics_psf(psf), description={"source": "optics", **psf.model_dump(mode="json")})
+
+def _kernel(psf: Any, image: Image, ndim: int, shared: bool, run: Run) -> PlanePsf:
+    """Return a single kernel, made from optics or brought by the user."""
+    spacing = _spacing(image, ndim)
+    block_shape = image.block_shape(ndim)
+    if isinstance(psf, Optics):
+        _check_sizes(psf, image, ndim)
+        described = {"source": "optics", **psf.model_dump(mode="json")}
+        if ndim == 2:
+            from napari_deblur.optics.psf import optics_psf
+
+            return PlanePsf(optics_psf(psf), shared, described, spacing=spacing)
+        from napari_deblur.optics.psf_3d import fitted_psf_3d
+
+        voxel = (float(psf.z_step_um or 0), psf.pixel_size_um, psf.pixel_size_um)
+        kernel = fitted_psf_3d(psf, block_shape, run=run)
+        return PlanePsf(kernel, shared, described, spacing=spacing or _relative(voxel))
+    if isinstance(psf, Image):
+        from napari_deblur.optics.measured_image import measured_psf
+
+        target = image.voxel_size_um if ndim == 3 else image.pixel_size_um
+        kernel, found = measured_psf(psf, target, image_shape=block_shape, run=run)
+        return PlanePsf(kernel, shared, {"source": "kernel", **found}, spacing=spacing)
     from napari_deblur.optics.measured import prepare_psf
 
-    kernel = prepare_psf(psf, image_shape=image.shape_yx, run=run)
-    return PlanePsf(kernel, description={"source": "kernel", "shape": list(kernel.shape)})
+    kernel = prepare_psf(psf, image_shape=block_shape if ndim == 3 else image.shape_yx, run=run)
+    return PlanePsf(kernel, shared, {"source": "kernel", "shape": list(kernel.shape)}, spacing=spacing)
 
 
-def _is_per_plane(psf: PsfSource) -> bool:
-    """Return whether a PSF is a list of maps, as a stack's estimate gives it, and no nested list."""
-    return isinstance(psf, list) and bool(psf) and all(isinstance(one, PsfMap) for one in psf)
+def _check_sizes(optics: Optics, image: Image, ndim: int) -> None:
+    """Refuse optics of other voxels than the image's, where both are known."""
+    y, x = image.pixel_size_um or (None, None)
+    told_px = optics.pixel_size_um
+    pairs: list[tuple[str, float | None, float | None]] = [
+        ("pixel_size_um", told_px, y),
+        ("pixel_size_um", told_px, x),
+    ]
+    if ndim == 3:
+        pairs.append(("z_step_um", optics.z_step_um, image.z_step_um))
+    for name, told, own in pairs:
+        if told and own and abs(told - own) > _TOLERATED_SIZE_ERROR * own:
+            raise InvalidInputError(name, f"must agree with the image's {own:.4g} µm", f"{told:.4g} µm")
+
+
+def _spacing(image: Image, ndim: int) -> tuple[float, ...]:
+    """Return the relative distance of voxels where the image knows it; slices count as isotropic."""
+    return _relative(image.voxel_size_um) if ndim == 3 and image.voxel_size_um else ()
+
+
+def _relative(voxel_um: tuple[float, ...]) -> tuple[float, ...]:
+    finest = min(voxel_um)
+    return tuple(size / finest for size in voxel_um)
 
 
 def _blind(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
@@ -29,22 +29,27 @@ class Form(QWidget, Generic[D]):
     ----------
     model : type of Declared
     parent : QWidget, optional
+    skip : sequence of str
+        Parameters that have no meaning here and keep their defaults.
     """
 
     changed = Signal()
 
-    def __init__(self, model: type[D], parent: QWidget | None = None) -> None:
+    def __init__(self, model: type[D], parent: QWidget | None = None, *, skip: Sequence[str] = ()) -> None:
         super().__init__(parent)
         self.model = model
         self.fields: dict[str, Field] = {}
         self._labels: dict[str, QLabel] = {}
         self._shown: dict[str, bool] = {}
+        self._withheld: set[str] = set()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self._plain = QWidget()
         self._folded = QWidget()
         plain, folded = _form_layout(self._plain), _form_layout(self._folded)
         for info in parameters(model):
+            if info.name in skip:
+                continue
             field = Field(info)
             label = QLabel(field.title)
             label.setToolTip(info.help)
@@ -79,6 +84,11 @@ class Form(QWidget, Generic[D]):
         for name, field in self.fields.items():
             field.set(getattr(model, name))
 
+    def show_rows(self, names: Sequence[str], shown: bool) -> None:
+        """Show or hide parameters that have a meaning in one use of the form only."""
+        self._withheld = self._withheld - set(names) if shown else self._withheld | set(names)
+        self._refresh_rows()
+
     def reset(self) -> None:
         """Go back to the defaults."""
         for field in self.fields.values():
@@ -98,6 +108,7 @@ class Form(QWidget, Generic[D]):
                 str(self.fields[other].value()).lower() in {str(value).lower() for value in values}
                 for other, values in field.info.shown_if.items()
             )
+            shown = shown and name not in self._withheld
             self._shown[name] = shown
             field.setVisible(shown)
             self._labels[name].setVisible(shown)

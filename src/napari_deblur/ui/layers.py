@@ -111,6 +111,10 @@ class Placement:
         z = sizes[-3] if len(sizes) > 2 and self.axes[-3] == "z" else None
         return (y, x) if y and x else None, z
 
+    def step_um(self, axis: int) -> float | None:
+        """Return the length of one step along an axis, where its unit is a length."""
+        return length_um(float(self.pixel_sizes[axis]), self.units[axis])
+
     def kwargs(self) -> dict[str, Any]:
         """Return the arguments of a layer that puts it there."""
         return {
@@ -253,6 +257,19 @@ class LayerImage:
             self.z_step_um,
             self.name,
         )
+
+    def load_psf(self) -> Any:
+        """Read the layer as a measured PSF: a stack of a bead is a stack along z, whatever it is called."""
+        image = self.load()
+        if image.data.ndim > 3:
+            return image.data
+        z_step_um = image.z_step_um or self.placement.step_um(-3) if image.data.ndim == 3 else None
+        return replace(image, axes="zyx"[-image.data.ndim :], z_step_um=z_step_um)
+
+    def stub(self) -> Image:
+        """Return an image of the same shape, axes and sizes, its pixels zeros that take no memory."""
+        zeros = np.broadcast_to(np.float32(0), self.shape)
+        return Image(zeros, self.axes, self.pixel_size_um, self.z_step_um, self.name)
 
     def checked(self, region: Region | None = None) -> Image:
         """Read the pixels, or a region of them, and refuse what no step can work on; for the worker's thread.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ from qtpy.QtWidgets import (
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.params import parameters
-from napari_deblur.core.record import Record
-from napari_deblur.optics.settings import Optics
+from napari_deblur.optics.settings import VOLUME_FIELDS
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.ui.chosen_psf import ChosenPsf, checked, from_optics
 from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.optics_panel import OpticsPanel
@@ -45,34 +45,6 @@ _TITLES = {
     LAYER: "Layer",
 }
 _FILTER = "PSF or PSF map (*.npz *.npy *.tif *.tiff *.png);;All files (*)"
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenPsf:
-    """A PSF as the worker will get it.
-
-    Attributes
-    ----------
-    load : callable
-        Returns what `Deblur.run` takes as ``psf``; called in the worker's thread.
-    optics : Optics or None
-        Help for a blind estimate.
-    path : Path or None
-        File that it came from, for the record.
-    """
-
-    load: Callable[[], Any]
-    optics: Optics | None = None
-    path: Path | None = None
-
-    def noted_in(self, record: Record) -> Record:
-        """Return a record that also says from which file and with which optics."""
-        psf, given = dict(record.psf), dict(record.input)
-        if self.path is not None:
-            psf["path"] = str(self.path)
-        if self.optics is not None:
-            given["optics"] = self.optics.model_dump(mode="json")
-        return replace(record, psf=psf, input=given)
 
 
 def cropped(psf_map: PsfMap, region: Region) -> PsfMap:
@@ -129,7 +101,7 @@ class PsfPanel(QWidget):
         self.model.setCurrentText(str(info.default))
         self.model.setToolTip(info.help)
         self.blind_optics = OpticsPanel("Use the microscope's optics")
-        self.optics = OpticsPanel()
+        self.optics = OpticsPanel(volumes=True)
         self.path = QLineEdit()
         self.path.setPlaceholderText("PSF or PSF map")
         self.browse = QPushButton("…")
@@ -158,20 +130,24 @@ class PsfPanel(QWidget):
         self.combo.setCurrentIndex(self.combo.findData(key))
         self._chosen_by_user = True
 
-    def set_source(self, source: LayerImage | None) -> None:
-        """Take in another input layer."""
+    def set_source(self, source: LayerImage | None, metadata: Mapping[Any, Any] | None = None) -> None:
+        """Take in another input layer, and what its metadata says of the optics."""
         self._source = source
         if source is not None:
-            self.optics.fill(source.pixel_size_um)
-            self.blind_optics.fill(source.pixel_size_um)
+            for panel in (self.optics, self.blind_optics):
+                panel.fill(source.pixel_size_um, source.z_step_um, metadata)
         self._update()
+
+    def set_volumes(self, on: bool) -> None:
+        """Ask for what a PSF in 3D needs, or not."""
+        self.optics.form.show_rows(VOLUME_FIELDS, on)
 
     def entry(self) -> MapEntry | None:
         """Return the PSF map that is chosen for the input."""
         index = self.map.currentIndex()
         return self._entries[index] if 0 <= index < len(self._entries) else None
 
-    def value(self, region: Region | None, plane: tuple[int, ...]) -> ChosenPsf:
+    def value(self, region: Region | None, plane: tuple[int, ...], *, volumes: bool = False) -> ChosenPsf:
         """Read the panel.
 
         Parameters
@@ -180,6 +156,8 @@ class PsfPanel(QWidget):
             The part that a preview takes.
         plane : tuple of int
             The plane shown, for maps that differ from plane to plane.
+        volumes : bool
+            Whether the PSF may have a z axis.
 
         Raises
         ------
@@ -192,11 +170,10 @@ class PsfPanel(QWidget):
             model = self.model.currentText()
             return ChosenPsf(lambda: model, self.blind_optics.value())
         if self.current == OPTICS:
-            optics = self.optics.value()
-            return ChosenPsf(lambda: optics)
+            return from_optics(self.optics.value(), volumes=volumes)
         if self.current == FILE:
-            return self._from_file(region)
-        return self._from_layer()
+            return self._from_file(region, volumes=volumes)
+        return self._from_layer(volumes=volumes)
 
     def release(self) -> None:
         """Let go of the viewer."""
@@ -212,7 +189,7 @@ class PsfPanel(QWidget):
             return ChosenPsf(lambda: part)
         return ChosenPsf(lambda: list(entry.maps) if entry.per_plane else entry.maps[0])
 
-    def _from_file(self, region: Region | None) -> ChosenPsf:
+    def _from_file(self, region: Region | None, *, volumes: bool) -> ChosenPsf:
         text = self.path.text().strip()
         if not text:
             raise InvalidInputError("PSF file", "must be chosen", "nothing")
@@ -224,20 +201,20 @@ class PsfPanel(QWidget):
 
                 whole = PsfMap.load(path)
                 return whole if region is None else cropped(whole, region)
-            from napari_deblur.io.read import read_psf
+            from napari_deblur.io.psf import read_measured_psf
 
-            return read_psf(path)
+            return checked(read_measured_psf(path), volumes=volumes)
 
         return ChosenPsf(load, path=path.resolve())
 
-    def _from_layer(self) -> ChosenPsf:
+    def _from_layer(self, *, volumes: bool) -> ChosenPsf:
         layer = self.layer.layer()
         if layer is None:
             raise InvalidInputError("PSF layer", "must be chosen: open a PSF image first", "no image layer")
         source = LayerImage.of(layer)
         if self._source is not None and layer.name == self._source.name:
             raise InvalidInputError("PSF layer", "must be another layer than the image", layer.name)
-        return ChosenPsf(lambda: source.load().data)
+        return ChosenPsf(lambda: checked(source.load_psf(), volumes=volumes))
 
     def _build_pages(self) -> dict[str, QWidget]:
         pages = {key: QWidget() for key in _TITLES}

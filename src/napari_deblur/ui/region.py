@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +19,29 @@ _SMALLEST_PX = 32
 
 
 @dataclass(frozen=True)
+class PlaneRange:
+    """The planes of a box.
+
+    Attributes
+    ----------
+    axis : int
+        The array's axis along which they lie.
+    front, depth : int
+        What is shown.
+    read_front, read_depth : int
+        What is read.
+    """
+
+    axis: int
+    front: int
+    depth: int
+    read_front: int
+    read_depth: int
+
+
+@dataclass(frozen=True)
 class Region:
-    """A rectangle of one plane, read with a margin that is cut off the result again.
+    """A rectangle of one plane, or a box of several, read with a margin that is cut off the result again.
 
     Attributes
     ----------
@@ -30,6 +51,8 @@ class Region:
         What is shown.
     read_top, read_left, read_height, read_width : int
         What is read.
+    planes : PlaneRange or None
+        The planes of a box; None for the one plane.
     """
 
     plane: tuple[int, ...]
@@ -41,12 +64,17 @@ class Region:
     read_left: int
     read_height: int
     read_width: int
+    planes: PlaneRange | None = None
 
     @property
     def index(self) -> tuple[slice, ...]:
-        """Slices of the array to read; leading axes keep length 1."""
+        """Slices of the array to read; leading axes keep length 1, but for the planes of a box."""
+        leading = [slice(i, i + 1) for i in self.plane]
+        if self.planes is not None:
+            box = self.planes
+            leading[box.axis] = slice(box.read_front, box.read_front + box.read_depth)
         return (
-            *(slice(i, i + 1) for i in self.plane),
+            *leading,
             slice(self.read_top, self.read_top + self.read_height),
             slice(self.read_left, self.read_left + self.read_width),
         )
@@ -54,7 +82,10 @@ class Region:
     @property
     def offset_px(self) -> tuple[int, ...]:
         """Position of the first pixel shown."""
-        return (*self.plane, self.top, self.left)
+        leading = list(self.plane)
+        if self.planes is not None:
+            leading[self.planes.axis] = self.planes.front
+        return (*leading, self.top, self.left)
 
     @classmethod
     def whole_plane(cls, shape: tuple[int, ...], plane: tuple[int, ...]) -> Region:
@@ -65,7 +96,28 @@ class Region:
     def trim(self, data: NDArray[Any]) -> NDArray[Any]:
         """Cut the margin off a result ``(…, read_height, read_width)``."""
         y, x = self.top - self.read_top, self.left - self.read_left
-        return data[..., y : y + self.height, x : x + self.width]
+        data = data[..., y : y + self.height, x : x + self.width]
+        if self.planes is None:
+            return data
+        first = self.planes.front - self.planes.read_front
+        return data.take(range(first, first + self.planes.depth), axis=self.planes.axis)
+
+    def with_planes(self, axis: int, size: int, depth: int, margin: int) -> Region:
+        """Return the box of the planes around the one shown.
+
+        Parameters
+        ----------
+        axis : int
+            The axis along which the planes lie.
+        size : int
+            Number of planes that there are.
+        depth, margin : int
+            Number of planes to show, and to read on either side of them.
+        """
+        front, stop = _span(self.plane[axis] + 0.5, depth, size)
+        read_front, read_stop = max(0, front - margin), min(size, stop + margin)
+        box = PlaneRange(axis, front, stop - front, read_front, read_stop - read_front)
+        return replace(self, planes=box)
 
 
 def current_plane(viewer: Viewer, layer: Layer) -> tuple[int, ...]:

@@ -1,0 +1,340 @@
+"""Run a recipe over files, each as a whole or block by block, in this process or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_deblur.batch.store import Store, make_folder, stem
+from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
+from napari_deblur.core.run import Run
+from napari_deblur.io.formats import BLOCKWISE, FORMATS
+from napari_deblur.recipe import Recipe
+from napari_deblur.steps.deblur import Deblur
+from napari_deblur.stream.executors import Executor, Here
+from napari_deblur.stream.plan import Streaming, StreamPlan, budget_bytes, must_stream, needed_bytes
+
+if TYPE_CHECKING:
+    from napari_deblur.core.record import Record
+    from napari_deblur.engine.engine import Engine
+    from napari_deblur.recipe_run import RecipeResult
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of one input.
+
+    Attributes
+    ----------
+    path : Path
+    state : {"done", "skipped", "failed"}
+    reason : str
+        Why it failed or was skipped.
+    outputs : tuple of Path
+    """
+
+    path: Path
+    state: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    outputs: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How a batch is run.
+
+    Attributes
+    ----------
+    overwrite : bool
+        Whether to do again what is done.
+    stream : bool
+        Whether to work block by block even where an image fits into memory.
+    streaming : Streaming
+        Memory and blocks.
+    format : str or None
+        One of `napari_deblur.io.formats.FORMATS` for images; OME-TIFF if not given.
+    """
+
+    overwrite: bool = False
+    stream: bool = False
+    streaming: Streaming = field(default_factory=Streaming)
+    format: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What the names of images end in."""
+        kind = self.format or "ome-tiff"
+        if kind not in FORMATS:
+            raise InvalidInputError("format", f"must be one of {', '.join(FORMATS)}", repr(kind))
+        ome = ".ome" if kind.startswith("ome-") else ""
+        return ome + FORMATS[kind][0]
+
+
+def run_files(
+    recipe: Recipe,
+    inputs: Sequence[str | os.PathLike[str]],
+    out_dir: str | os.PathLike[str],
+    *,
+    settings: BatchSettings | None = None,
+    executor: Executor | None = None,
+    run: Run | None = None,
+    on_plan: Callable[[Path, StreamPlan], None] | None = None,
+) -> list[FileOutcome]:
+    """Run a recipe over files, going on after failures.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    inputs : sequence of path-like
+        Image files; results are named after them, so their names must differ.
+    out_dir : path-like
+        Made if missing. A file whose results lie there as its record says counts as done.
+    settings : BatchSettings, optional
+    executor : Executor, optional
+        Where files, and the blocks of large ones, are worked on; in this process by default. Workers must see
+        the same folders.
+    run : Run, optional
+        Progress and cancel.
+    on_plan : callable, optional
+        Told of every file that is worked on block by block, before it starts.
+
+    Returns
+    -------
+    list of FileOutcome
+        In the order of the inputs.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are no inputs, or two of the same name.
+    OutputError
+        If the folder cannot be made, or another run is at it.
+    CancelledError
+        If cancelled; finished files stay, and so do finished blocks of a file that was not.
+    """
+    paths = [Path(path).expanduser().absolute() for path in inputs]
+    _check_names(paths)
+    settings = settings or BatchSettings()
+    _ = settings.suffix  # refuses an unknown format before anything is made
+    folder = make_folder(out_dir).absolute()
+    store = Store(folder, uuid.uuid4().hex[:8])
+    run = run or Run()
+    for note in executor.notes if executor else ():
+        run.note(note)
+    with store.held():
+        return _Batch(recipe, paths, store, settings, executor or Here(), run, on_plan).all()
+
+
+class _Batch:
+    def __init__(
+        self,
+        recipe: Recipe,
+        paths: list[Path],
+        store: Store,
+        settings: BatchSettings,
+        executor: Executor,
+        run: Run,
+        on_plan: Callable[[Path, StreamPlan], None] | None,
+    ) -> None:
+        self.recipe, self.paths, self.store, self.settings = recipe, paths, store, settings
+        self.executor, self.run, self.on_plan = executor, run, on_plan
+        self.outcomes: dict[Path, FileOutcome] = {}
+
+    def all(self) -> list[FileOutcome]:
+        whole, large = self._sorted()
+        budget = budget_bytes(self.settings.streaming, self.executor)
+        limit = (
+            None if isinstance(self.executor, Here) and not self.settings.streaming.memory_gb else int(budget)
+        )
+        pieces = [(self.recipe, path, self.store, self.settings, limit) for path in whole]
+        part = self.run.part(0, len(whole), len(whole) + len(large))
+        for _, outcome in self.executor.each(one_file, pieces, part, "file"):
+            self.outcomes[outcome.path] = outcome
+        for index, path in enumerate(large, start=len(whole)):
+            part = self.run.part(index, index + 1, len(whole) + len(large))
+            self.outcomes[path] = self._stream(path, part)
+        return [self.outcomes[path] for path in self.paths]
+
+    def _sorted(self) -> tuple[list[Path], list[Path]]:
+        """Settle what is done or cannot be; return the files that fit into memory and those that do not."""
+        whole: list[Path] = []
+        large: list[Path] = []
+        for path in self.paths:
+            self.run.step(0, 1, f"looking at {path.name}")
+            found = self.store.find(path, self.recipe.to_dict())
+            if self.settings.overwrite or found.state == "none":
+                (large if self._must_stream(path) else whole).append(path)
+            else:
+                state: Literal["skipped", "failed"] = "skipped" if found.state == "done" else "failed"
+                hint = "" if state == "skipped" else " (allow it with overwrite)"
+                self.outcomes[path] = FileOutcome(path, state, found.reason + hint)
+        return whole, large
+
+    def _must_stream(self, path: Path) -> bool:
+        """Return whether a file is worked on block by block; one that cannot be opened is not."""
+        from napari_deblur.io.lazy import open_image
+
+        try:
+            image = open_image(path)
+        except InvalidInputError:  # reading it will say why
+            return False
+        if self.settings.stream:
+            return True
+        if self._is_deblur_only:
+            return must_stream(image, self.settings.streaming, self.executor)
+        # What only works on whole images is tried while there is a chance that they fit.
+        return needed_bytes(image) > budget_bytes(self.settings.streaming, self.executor)
+
+    @property
+    def _is_deblur_only(self) -> bool:
+        return len(self.recipe.steps) == 1 and isinstance(self.recipe.steps[0], Deblur)
+
+    def _stream(self, path: Path, run: Run) -> FileOutcome:
+        try:
+            return FileOutcome(path, "done", outputs=tuple(self._streamed(path, run)))
+        except CancelledError:
+            raise
+        except (NapariDeblurError, OSError, MemoryError) as error:
+            return failed(path, error)
+
+    def _streamed(self, path: Path, run: Run) -> list[Path]:
+        """Deblur a file block by block, in a folder where a run that is stopped can go on."""
+        from napari_deblur.batch.store import state_of
+        from napari_deblur.core.atomic import check_output
+        from napari_deblur.io.lazy import open_image
+        from napari_deblur.io.read import read_record
+        from napari_deblur.recipe_run import RecipeRun
+        from napari_deblur.stream.run import deblur_file
+
+        step = self._only_step(path)
+        name = f"{stem(path)}_deblurred{self.settings.suffix}"
+        kind = self.settings.format or "ome-tiff"
+        if kind not in BLOCKWISE:
+            rule = f"must be one of {', '.join(BLOCKWISE)} for an image that is larger than memory"
+            raise InvalidInputError("format", rule, repr(kind))
+        for target in (self.store.folder / name, self.store.record_path(path)):
+            check_output(target, overwrite=self.settings.overwrite)
+        about = {"recipe": self.recipe.to_dict(), "input": str(path), "state": state_of(path), "format": kind}
+        folder = self.store.streaming(path, about)
+        if not (folder / name).exists():
+            image = open_image(path)
+            psf, psf_path = RecipeRun(self.recipe, image.stub(), engine_of(None), run).psf()
+            deblur_file(
+                step,
+                image,
+                folder / name,
+                psf,
+                optics=self.recipe.optics,
+                format=kind,
+                settings=self.settings.streaming,
+                # Left out, this process is used as its device likes it.
+                executor=None if isinstance(self.executor, Here) else self.executor,
+                run=run,
+                on_plan=partial(self.on_plan, path) if self.on_plan else None,
+                psf_path=psf_path,
+            )
+        record = {
+            "input": str(path),
+            "recipe": self.recipe.to_dict(),
+            "records": [read_record(folder / name)],
+        }
+        nothing: Callable[[Path], Any] = lambda _path: None  # noqa: E731 - it lies there already
+        return self.store.commit(
+            path, {name: nothing}, record, overwrite=self.settings.overwrite, staging=folder
+        )
+
+    def _only_step(self, path: Path) -> Deblur:
+        steps = self.recipe.steps
+        if len(steps) == 1 and isinstance(steps[0], Deblur):
+            return steps[0]
+        kinds = ", ".join(str(type(step).model_fields["kind"].default) for step in steps)
+        rule = "must hold nothing but deblur for an image that is larger than memory"
+        raise InvalidInputError("steps", rule, f"{kinds} for {path.name}")
+
+
+def failed(path: Path, error: BaseException) -> FileOutcome:
+    """Return the outcome of a file that failed."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    hint = getattr(error, "hint", "")
+    return FileOutcome(path, "failed", f"{reason} ({hint})" if hint else reason)
+
+
+@lru_cache(maxsize=2)
+def engine_of(budget_bytes: int | None) -> Engine:
+    """Return the process's engine, or one that keeps within a share of the memory."""
+    from napari_deblur.engine.engine import Engine, get_engine
+
+    return get_engine() if budget_bytes is None else Engine(get_engine().device, budget_bytes)
+
+
+def one_file(
+    recipe: Recipe,
+    path: Path,
+    store: Store,
+    settings: BatchSettings,
+    limit_bytes: int | None = None,
+    run: Run | None = None,
+) -> FileOutcome:
+    """Run a recipe on one file and put its results into place."""
+    from napari_deblur.io.read import read_image
+
+    run = run or Run()
+    run.step(0, 1, path.name)
+    try:
+        image = read_image(path)
+        result = recipe.run(image, engine=engine_of(limit_bytes), run=run)
+        if result.partial:
+            raise CancelledError(f"cancelled during {path.name}")
+        record = {"input": str(path), "recipe": recipe.to_dict(), "records": result.records}
+        writers = {f"{stem(path)}{end}": writer for end, writer in _writers(result, settings).items()}
+        outputs = store.commit(path, writers, record, overwrite=settings.overwrite)
+    except CancelledError:
+        raise
+    except (NapariDeblurError, OSError, MemoryError) as error:
+        return failed(path, error)
+    return FileOutcome(path, "done", outputs=tuple(outputs))
+
+
+def _writers(result: RecipeResult, settings: BatchSettings) -> dict[str, Callable[[Path], Any]]:
+    """Return what writes each part of a result, by the end of its name."""
+    from napari_deblur.io.mesh import write_mesh
+    from napari_deblur.io.write import write_depth, write_image
+
+    found: dict[str, Callable[[Path], Any]] = {}
+
+    def image(suffix: str, part: Any, of: Record) -> None:
+        found[f"_{suffix}{settings.suffix}"] = lambda path: write_image(
+            part, path, of, format=settings.format
+        )
+
+    if (split := result.background) is not None:
+        image("foreground", split.image, split.record)
+        image("background", split.background, split.record)
+    maps = result.psf_map if isinstance(result.psf_map, list) else [result.psf_map] if result.psf_map else []
+    for number, one in enumerate(maps):
+        index = f"_{number:04d}" if len(maps) > 1 else ""
+        found[f"_psf-map{index}.npz"] = one.save
+    if (sharp := result.deblur) is not None:
+        image("deblurred", sharp.image, sharp.record)
+    if (depth := result.depth) is not None:
+        found["_depth.ome.tif"] = lambda path: write_depth(depth, path)
+        found["_depth-confidence.ome.tif"] = lambda path: write_depth(depth, path, confidence=True)
+        if depth.calibrated and depth.pixel_size_um is not None:
+            found["_surface.ply"] = lambda path: write_mesh(depth.surface(), path)
+    return found
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if (other := seen.setdefault(stem(path), path)) is not path:
+            raise InvalidInputError(
+                "inputs", "must differ in their names", f"{str(other)!r} and {str(path)!r}"
+            )
+    if not seen:
+        raise InvalidInputError("inputs", "must name at least one file", "none")
