@@ -50,9 +50,10 @@ def methods(values: Values) -> int | None:
     ]
     marks = ("blind", "learned", "space_varying")
     rows = [["id", "family", "can", "what it is"]]
-    for entry in found:
-        can = ", ".join(mark.replace("_", "-") for mark in marks if entry[mark]) or "-"
-        rows.append([str(entry["id"]), str(entry["family"]), can, str(entry["summary"])])
+    for entry, cls in zip(found, registry().values(), strict=True):
+        can = [mark.replace("_", "-") for mark in marks if entry[mark]]
+        can += ["3D"] if 3 in cls.ndim else []
+        rows.append([str(entry["id"]), str(entry["family"]), ", ".join(can) or "-", str(entry["summary"])])
     report(values, {"methods": found}, table(rows))
     return None
 
