@@ -12,11 +12,12 @@ from napari_deblur.blur.space_varying import MaskThenConvolve, compress
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.methods.emission import log_likelihood
-from napari_deblur.methods.richardson_lucy import RichardsonLucy
+from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy, weight_from_noise
 from napari_deblur.methods.stopping import CrossValidation, Discrepancy
 from napari_deblur.optics.psf import make_psf
 from napari_deblur.quality import snr_db
 from napari_deblur.steps.deblur import Deblur
+from napari_deblur.train.scenes import SCENES
 
 SIZE, KERNEL = 96, make_psf("zernike-3", [0.2, 0.1, 0.6], size_px=25)
 
@@ -194,3 +195,42 @@ def test_pixels_left_out_do_not_reach_the_estimate(photon_poor):
         method = RichardsonLucy(n_iterations=8, acceleration=acceleration)
         same = [method._iterate(image, blur, Run(), None, weight)[0] for image in (y, changed)]
         torch.testing.assert_close(same[0], same[1])
+
+
+def _noisy_cells(photons):
+    """Return (image in 0 to 1, blur, true object) of rendered cells under photon noise."""
+    rng = np.random.default_rng(0)
+    kernel = torch.from_numpy(make_psf("gaussian-1", [1.5], size_px=13))
+    blur = Convolution(kernel, (128, 128))
+    scene = torch.from_numpy(SCENES["cells"][0](rng, 140))
+    clean = blur.forward(scene)
+    counts = rng.poisson(clean.clamp(min=0).numpy() / float(clean.max()) * photons).astype(np.float32)
+    y = torch.from_numpy(counts / counts.max())
+    return y, blur, blur.crop(scene) / float(clean.max()) * photons / counts.max()
+
+
+def test_the_weight_of_tv_follows_the_noise():
+    weights = [weight_from_noise(_noisy_cells(photons)[0]) for photons in (20, 100, 100_000)]
+    assert weights[0] == pytest.approx(1 / 25, rel=0.4)
+    assert weights[1] == pytest.approx(1 / 110, rel=0.4)
+    assert weights[2] == 0.002
+    assert weight_from_noise(torch.rand(8, 8)) == 0.002
+
+
+def test_a_weight_from_the_noise_restores_few_photons_better():
+    y, blur, truth = _noisy_cells(40)
+
+    def error(method):
+        return float((blur.crop(method.solve(y, blur, Run())) - truth).norm())
+
+    assert error(TVRichardsonLucy(n_iterations=30)) < 0.75 * error(
+        TVRichardsonLucy(n_iterations=30, tv_weight=0.002)
+    )
+
+
+def test_the_weight_that_was_found_is_reported_and_one_that_is_given_stays():
+    y, blur, _ = _noisy_cells(40)
+    run = Run()
+    settled = TVRichardsonLucy().settle(y, blur, run)
+    assert run.facts["tv_weight"] == settled.tv_weight > 0.01
+    assert TVRichardsonLucy(tv_weight=0.03).settle(y, blur, run).tv_weight == 0.03
