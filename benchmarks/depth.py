@@ -55,7 +55,7 @@ def half(psf_map: PsfMap, first: bool) -> PsfMap:
     return replace(psf_map, **{name: None if a is None else a[:, kept] for name, a in arrays.items()})
 
 
-def depth_by_halves(psf_map: PsfMap, sample: Sample, tilt_deg: float, run: Run) -> NDArray[np.float32]:
+def depth_by_halves(psf_map: PsfMap, tilt_deg: float, run: Run) -> NDArray[np.float32]:
     """Return the depth of each half, calibrated on the other."""
     width = psf_map.image_shape[1]
     depth = np.full(psf_map.image_shape, np.nan, np.float32)
@@ -99,7 +99,7 @@ def main() -> None:
     for tilt in TILTS_DEG:
         sample, run = tilted_grid(args.size, tilt_deg=tilt, seed=TEST_SEED), Run()
         psf_map = estimated_map(sample, args.stride)
-        figures[f"{tilt:g}°, plane"] = measure(depth_by_halves(psf_map, sample, tilt, run), sample, run)
+        figures[f"{tilt:g}°, plane"] = measure(depth_by_halves(psf_map, tilt, run), sample, run)
         run = Run()
         depth = EstimateDepth().run(psf_map, calibration=other, run=run).depth_um
         figures[f"{tilt:g}°, grid"] = measure(depth, sample, run)

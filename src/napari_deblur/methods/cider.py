@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from napari_deblur.core.params import Param
 from napari_deblur.methods.base import Method
+from napari_deblur.methods.descent import AVERAGING, LEARNING_RATE
 from napari_deblur.methods.hyper_laplacian import error_variance
 from napari_deblur.methods.starts import Start, classical_start, clean_share
 
@@ -158,18 +159,8 @@ class Cider(Method):
     n_networks: int = Param(
         1, ge=1, le=32, title="Networks", help="Networks of different seeds whose images are averaged."
     )
-    averaging: float = Param(
-        0.97,
-        ge=0,
-        le=0.999,
-        step=0.01,
-        title="Averaging",
-        help="Share that the running mean over iterates keeps in each iteration; 0 takes the last iterate.",
-        advanced=True,
-    )
-    learning_rate: float = Param(
-        0.01, gt=0, le=1, step=0.001, title="Learning rate", help="First step size of NAdam.", advanced=True
-    )
+    averaging: float = AVERAGING
+    learning_rate: float = LEARNING_RATE
     feature_iterations: int = Param(
         50,
         ge=0,

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 
 from napari_deblur.core.params import Param
 from napari_deblur.methods.base import Method
+from napari_deblur.methods.descent import AVERAGING, LEARNING_RATE
 from napari_deblur.methods.starts import classical_start
 
 if TYPE_CHECKING:
@@ -106,18 +107,8 @@ class SelfDeblur(Method):
     hessian_weight: float = Param(
         0.02, ge=0, le=10, step=0.01, title="Smoothness", help="Weight of the second derivatives."
     )
-    averaging: float = Param(
-        0.97,
-        ge=0,
-        le=0.999,
-        step=0.01,
-        title="Averaging",
-        help="Share that the running mean over iterates keeps in each iteration; 0 takes the last iterate.",
-        advanced=True,
-    )
-    learning_rate: float = Param(
-        0.01, gt=0, le=1, step=0.001, title="Learning rate", help="First step size of NAdam.", advanced=True
-    )
+    averaging: float = AVERAGING
+    learning_rate: float = LEARNING_RATE
     _found: tuple[Any, Any] | None = PrivateAttr(None)
 
     @property

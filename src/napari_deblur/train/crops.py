@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_deblur.nets.identification import view
 from napari_deblur.train.scenes import draw_scenes
 from napari_deblur.train.tiles import CONTENT_SHARE, SCENE_GROUP, Pool
 
@@ -81,10 +82,7 @@ class CropSampler:
         row, col = places[rng.integers(len(places))] + rng.integers(0, _GRID_PX, 2)
         row, col = min(int(row), image.shape[0] - size), min(int(col), image.shape[1] - size)
         tile = image[row : row + size, col : col + size]
-        view = int(rng.integers(8))
-        tile = tile.transpose(0, 1) if view & 1 else tile
-        mirrored = [axis for bit, axis in ((2, 0), (4, 1)) if view & bit]
-        return tile.flip(mirrored) if mirrored else tile
+        return view(tile, int(rng.integers(8)))
 
 
 def content_places(image: NDArray[np.floating], crop_px: int) -> NDArray[np.int64]:
