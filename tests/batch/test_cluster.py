@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -167,6 +168,17 @@ def test_every_process_gets_a_card_and_its_share_of_the_cores(monkeypatch):
     assert [one["CUDA_VISIBLE_DEVICES"] for one in env] == ["3", "5", "3"]
     assert {one["OMP_NUM_THREADS"] for one in env} == {"2"}
     assert "CUDA_VISIBLE_DEVICES" not in module.worker_specs(1, "cpu")[0]["options"]["env"]
+
+
+@pytest.mark.parametrize("address", ["nowhere", "tcp://:x", "abc://127.0.0.1:1", ""])
+def test_a_refused_address_leaves_no_client_behind(address):
+    """One that is collected while the next starts waits for a lock which that one holds."""
+    from distributed import Client
+
+    with pytest.raises(InvalidInputError, match="must be the address of a scheduler"), on_scheduler(address):
+        pass
+    left = [one for one in gc.get_objects() if type(one) is Client and one.status != "closed"]
+    assert not left
 
 
 def test_what_is_no_cluster(cluster, monkeypatch):

@@ -146,11 +146,19 @@ def _client(address: Any, argument: str, received: Any) -> Any:
     _require(argument, received)
     from distributed import Client
 
+    # In two steps, to have it in hand when it fails: a client left to the garbage collection closes itself
+    # there, under a lock that another client may hold in the same thread just then, which waits for ever.
+    client: Any = Client.__new__(Client)
     try:
-        return Client(address, timeout=_WAIT_S, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+        client.__init__(address, timeout=_WAIT_S, set_as_default=False)
+    except BaseException as error:
+        with suppress(Exception):  # what went wrong before is what to say
+            client.close()
+        if not isinstance(error, (OSError, ValueError)):
+            raise
         rule = f"must be the address of a scheduler that answers ({type(error).__name__})"
         raise InvalidInputError(argument, rule, received) from error
+    return client
 
 
 def _version() -> str:
