@@ -30,7 +30,7 @@ def test_methods_say_what_they_can_do():
         assert method.title
         assert method.reference
         assert method.blind == (method.id == "self-deblur")
-        assert not method.learned
+        assert method.learned == (method.family == "learned")
         assert method.space_varying != method.blind
         assert method.ndim in ((2,), (2, 3))
     for id_ in ("wiener", "richardson-lucy", "tv-richardson-lucy"):

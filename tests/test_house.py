@@ -18,7 +18,7 @@ PACKAGE = Path(napari_deblur.__file__).parent
 LAYERS = ["core", "optics", "blur", "nets", "engine", "methods", "steps"]
 MAY_USE = {layer: set(LAYERS[:number]) for number, layer in enumerate(LAYERS)}
 MAY_USE |= {
-    "train": set(LAYERS),
+    "train": {*LAYERS, "quality"},
     "quality": {"core", "optics", "blur"},
     "io": {"core", "optics"},
     "samples": {"core", "optics", "blur", "train"},

@@ -192,10 +192,31 @@ def test_what_records_say_of_the_psf_is_repeated():
     assert repeated(source="psf-map", model="gaussian-2").psf == PsfChoice(blind="gaussian-2")
     assert repeated(source="psf-map", model="gaussian-2", path="/m.npz").psf == PsfChoice(map="/m.npz")
     assert repeated(source="kernel", path="/k.npy").psf == PsfChoice(file="/k.npy")
+    sizes = {"pixel_size_um": 0.1, "z_step_um": 0.3}
+    assert repeated(source="kernel", path="/k.npy", **sizes).psf == PsfChoice(file="/k.npy", **sizes)
     assert repeated(source="optics", **OPTICS.model_dump()).optics == OPTICS
     assert repeated().psf == PsfChoice()
     with pytest.raises(InvalidInputError, match="psf must be in a file to be used again"):
         repeated(source="kernel")
+
+
+def test_a_measured_psf_keeps_the_voxel_size_that_was_told(tmp_path):
+    y, x = np.mgrid[-10:11, -10:11]
+    np.save(tmp_path / "psf.npy", np.exp(-(y**2 + x**2) / 2 / 4.0**2).astype(np.float32))
+    image = Image(np.random.default_rng(0).random((64, 64), dtype=np.float32), "yx", (0.1, 0.1))
+    told = {"file": str(tmp_path / "psf.npy"), "pixel_size_um": 0.05}
+
+    def deblurred(recipe):
+        return recipe.run(image, engine=get_engine())
+
+    first = deblurred(Recipe.from_dict({"version": 1, "psf": told, "steps": [DEBLUR]}))
+    again = Recipe.from_records(first.records)
+    assert again.psf == PsfChoice(**told)
+    assert np.array_equal(deblurred(again).image.data, first.image.data)
+    silent = Recipe.from_dict({"version": 1, "psf": {"file": told["file"]}, "steps": [DEBLUR]})
+    assert not np.allclose(deblurred(silent).image.data, first.image.data, atol=1e-3)
+    with pytest.raises(InvalidInputError, match="psf must name the file whose voxel size it tells"):
+        Recipe.from_dict({"version": 1, "psf": {"pixel_size_um": 0.05}, "steps": [DEBLUR]})
 
 
 def test_a_cancel_keeps_what_is_done(image):

@@ -78,7 +78,8 @@ def estimate_psf_map(
         Brings the image to the cut-off that the network knows.
     run : Run, optional
     **params
-        Further fields of `napari_deblur.steps.psf_map.EstimatePsfMap`.
+        Further fields of `napari_deblur.steps.psf_map.EstimatePsfMap`; ``one_psf=True`` reads one PSF of the
+        whole field.
 
     Returns
     -------
@@ -98,6 +99,7 @@ def deblur(
     psf: PsfSource = None,
     *,
     optics: Optics | None = None,
+    background: Any = None,
     run: Run | None = None,
     **params: Any,
 ) -> DeblurResult:
@@ -112,6 +114,9 @@ def deblur(
         A kernel, a PSF map, optics, the id of a model for a blind estimate, or None for the method's default.
     optics : Optics, optional
         Helps a blind estimate.
+    background : array_like or Image of the image's shape, optional
+        What `remove_background` found in this image; better than to deblur its foreground, whose noise lost
+        its lower half.
     run : Run, optional
     **params
         Parameters of the method (``n_iterations=…``) or of the step (``camera_offset=…``).
@@ -129,7 +134,9 @@ def deblur(
     for_step = {name: value for name, value in params.items() if name in own}
     for_method = {name: value for name, value in params.items() if name not in own}
     step = declare(Deblur, {"method": make_method(method, **for_method), **for_step})
-    result = step.run(as_image(image), psf, engine=get_engine(), run=run, optics=optics)
+    result = step.run(
+        as_image(image), psf, engine=get_engine(), run=run, optics=optics, background=background
+    )
     return _like(image, result, "image", "residual")
 
 

@@ -36,6 +36,17 @@ class PsfChoice(Declared):
     file: str | None = Param(None, title="PSF file", help="An image or .npy with the kernel.")
     map: str | None = Param(None, title="PSF map file", help="A map that was saved before.")
     blind: str | None = Param(None, title="Blind", help="Id of the model that estimates the PSF.")
+    pixel_size_um: float | None = Param(
+        None, gt=0, le=100, title="PSF's pixel size", help="Where its file is silent or wrong.", unit="µm"
+    )
+    z_step_um: float | None = Param(
+        None, gt=0, le=1000, title="PSF's z step", help="Where its file is silent or wrong.", unit="µm"
+    )
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources that are given; one at most makes sense."""
+        return [name for name in ("file", "map", "blind") if getattr(self, name) is not None]
 
 
 @dataclass(frozen=True)
@@ -67,8 +78,10 @@ class Recipe:
             raise InvalidInputError("steps", "must hold at least one step", "none")
         if len(set(kinds)) < len(kinds):
             raise InvalidInputError("steps", "must hold each kind once", ", ".join(kinds))
-        if len(chosen := self.psf.model_dump(exclude_none=True)) > 1:
+        if len(chosen := self.psf.sources) > 1:
             raise InvalidInputError("psf", "must name one source", ", ".join(chosen))
+        if self.psf.file is None and (self.psf.pixel_size_um or self.psf.z_step_um):
+            raise InvalidInputError("psf", "must name the file whose voxel size it tells", "a size alone")
         depth, estimate = _kind(EstimateDepth), _kind(EstimatePsfMap)
         has_map = (
             self.psf.map is not None or estimate in kinds[: kinds.index(depth)] if depth in kinds else True
@@ -247,7 +260,8 @@ def _psf_of(psf: Mapping[str, Any], *, mapped: bool) -> tuple[PsfChoice, Optics 
         if path is None:
             rule = "must be in a file to be used again: save it and name it under psf: file"
             raise InvalidInputError("psf", rule, "a kernel that was only in memory")
-        return PsfChoice(file=str(path)), None
+        sizes = {name: psf.get(name) for name in ("pixel_size_um", "z_step_um")}
+        return declare(PsfChoice, {"file": str(path), **sizes}), None
     return PsfChoice(), None
 
 

@@ -104,7 +104,8 @@ class RecipeRun:
             from napari_deblur.io.psf import read_measured_psf
 
             path = self.recipe.path(chosen.file)
-            return read_measured_psf(path, "psf.file"), path
+            sizes = {"pixel_size_um": chosen.pixel_size_um, "z_step_um": chosen.z_step_um}
+            return read_measured_psf(path, "psf.file", **sizes), path
         if chosen.map is not None:
             path = self.recipe.path(chosen.map)
             return PsfMap.load(path), path

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import convolve2d
 
-from napari_deblur.blur.convolution import Convolution
+from napari_deblur.blur.convolution import Convolution, otf
 from napari_deblur.blur.space_varying import (
     EigenPsfs,
     MaskThenConvolve,
@@ -140,3 +140,22 @@ def test_interpolation_is_linear_inside_and_constant_outside():
     matrix = linear_interpolation_matrix(np.array([-3, 0, 2.5, 10, 99]), np.array([0, 10, 20], np.float32))
     np.testing.assert_allclose(matrix @ [0.0, 1.0, 5.0], [0, 0, 0.25, 1, 5])
     np.testing.assert_allclose(linear_interpolation_matrix(np.arange(3), np.array([7], np.float32)), 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel_shape", "shape"),
+    [((5,), (12,)), ((3, 7), (9, 16)), ((3, 5, 1), (8, 5, 6)), ((2, 3, 5, 7), (6, 8, 10))],
+)
+def test_a_transfer_function_is_the_transform_of_the_centred_kernel(kernel_shape, shape):
+    torch.manual_seed(0)
+    kernel = torch.rand(kernel_shape, dtype=torch.float64, requires_grad=True)
+    ndim = len(shape)
+    whole = torch.zeros((*kernel_shape[:-ndim], *shape), dtype=torch.float64)
+    whole[(..., *(slice(0, size) for size in kernel_shape[-ndim:]))] = kernel.detach()
+    dims = tuple(range(-ndim, 0))
+    rolled = torch.roll(whole, tuple(-(size // 2) for size in kernel_shape[-ndim:]), dims)
+    found = otf(kernel, shape)
+    torch.testing.assert_close(found.detach(), torch.fft.rfftn(rolled, dim=dims))
+    found.abs().sum().backward()  # what learns a kernel differentiates through this
+    assert bool(kernel.grad.isfinite().all())
+    assert bool(kernel.grad.any())

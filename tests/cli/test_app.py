@@ -54,7 +54,7 @@ def test_options_come_from_the_declaration(cli, id_):
         assert "--" + info.name.replace("_", "-") in text
         assert info.help.split(";")[0].split()[0] in text
         if info.low is not None and info.high is not None:
-            assert f"{info.low:g} to {info.high:g}" in text
+            assert f"{info.low:.12g} to {info.high:.12g}" in text
 
 
 MISTAKES = {

@@ -31,6 +31,35 @@ def test_background(cli, tmp_path, image_file, scene):
     assert read_image(back).data.mean() > 0
 
 
+def test_deblur_takes_a_background_off(cli, tmp_path, image_file, psf_file):
+    front, back = tmp_path / "front.ome.tif", tmp_path / "back.ome.tif"
+    report_of(cli("background", image_file, "-o", front, "--background-output", back, "--json"))
+    arguments = ["deblur", "richardson-lucy", image_file, "--psf", psf_file, "--n-iterations", 2]
+    record = report_of(
+        cli(
+            *arguments,
+            "--background",
+            back,
+            "-o",
+            tmp_path / "a.ome.tif",
+            "--residual",
+            tmp_path / "r.npy",
+            "--json",
+        )
+    )["record"]
+    assert record["facts"]["pedestal"] > 0
+    rest = read_image(image_file).data - read_image(back).data
+    # What is left of the image once the background is off, is object and residual.
+    unexplained = read_image(tmp_path / "r.npy").data
+    assert np.abs(unexplained).mean() < np.abs(rest).mean()
+    code, _, err = cli(*arguments, "--background", tmp_path / "none.tif", "-o", tmp_path / "b.ome.tif")
+    assert code == 2
+    assert "background" in err
+    streamed = cli(*arguments, "--background", back, "--stream", "-o", tmp_path / "c.ome.zarr")
+    assert streamed[0] == 2
+    assert "background must be left out" in streamed[2]
+
+
 def test_deblur_with_a_kernel(cli, tmp_path, image_file, psf_file):
     target = tmp_path / "sharp.ome.tif"
     more = [

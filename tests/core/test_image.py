@@ -80,3 +80,23 @@ def test_any_array_is_accepted_or_refused_by_name(array):
     else:
         assert image.data.shape == array.shape
         assert np.isfinite(image.data).all()
+
+
+def test_taking_a_background_off_keeps_what_is_below_zero():
+    rng = np.random.default_rng(0)
+    image = Image(rng.normal(10, 2, (20, 24)).astype(np.float32), "yx", (0.1, 0.1))
+    rest = image.without(np.full((20, 24), 10.0))
+    assert rest.data.min() == 0
+    assert rest.below.max() == 0
+    np.testing.assert_allclose(rest.unclipped, image.data - 10, atol=1e-6)
+    assert rest.pixel_size_um == (0.1, 0.1)
+    assert rest.with_data(rest.data).below is None
+    np.testing.assert_array_equal(image.unclipped, image.data)
+
+
+def test_a_background_of_another_shape_is_refused():
+    image = Image(np.ones((20, 24), np.float32))
+    with pytest.raises(InvalidInputError, match=r"background must have the image's shape \(20, 24\)"):
+        image.without(np.ones((24, 20)))
+    with pytest.raises(InvalidInputError, match="below must have"):
+        Image(np.ones((20, 24), np.float32), below=np.zeros((2, 2), np.float32))

@@ -27,6 +27,10 @@ METHODS = sorted(registry())
 QUICK = {
     "cider": {"n_iterations": 3, "start": "hyper-laplacian", "feature_iterations": 5},
     "self-deblur": {"n_iterations": 3},
+    # Half precision amplifies the rounding of the input to a few thousandths; a test of its own bounds that.
+    "deep-blur": {"precision": "float32"},
+    # Some PSFs here are of no family that it knows.
+    "latent-deformation": {"tolerance": 1.0},
 }
 SIZE, RADIUS = 160, 32
 SHARP = (
@@ -84,8 +88,15 @@ def test_borders_are_as_good_as_the_middle(method, engine, blurred):
     assert error[border].mean() < 2 * error.mean()
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if registry()[method].tiles_agree])
-@pytest.mark.parametrize("kind", ["kernel", "map"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (kind, method)
+        for kind in ("kernel", "map")
+        for method in METHODS
+        if registry()[method].tiles_agree and (kind == "kernel" or registry()[method].space_varying)
+    ],
+)
 def test_tiled_equals_untiled_to_1e_4_of_the_range(method, kind, engine, blurred, psf_map):
     psf = KERNEL if kind == "kernel" else psf_map
     whole = Deblur(method=quick(method)).run(Image(blurred), psf, engine=engine).image.data

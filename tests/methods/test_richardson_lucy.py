@@ -11,7 +11,7 @@ from napari_deblur.blur.convolution import Convolution
 from napari_deblur.blur.space_varying import MaskThenConvolve, compress
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
-from napari_deblur.methods.emission import log_likelihood
+from napari_deblur.methods.emission import Emission, log_likelihood
 from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy, weight_from_noise
 from napari_deblur.methods.stopping import CrossValidation, Discrepancy
 from napari_deblur.optics.psf import make_psf
@@ -234,3 +234,16 @@ def test_the_weight_that_was_found_is_reported_and_one_that_is_given_stays():
     settled = TVRichardsonLucy().settle(y, blur, run)
     assert run.facts["tv_weight"] == settled.tv_weight > 0.01
     assert TVRichardsonLucy(tv_weight=0.03).settle(y, blur, run).tv_weight == 0.03
+
+
+def test_a_pedestal_belongs_to_the_image_and_not_to_the_object():
+    """With data that are the blurred object plus the pedestal, the object stays as it is, also by pieces."""
+    kernel = torch.from_numpy(make_psf("gaussian-1", [1.5], size_px=11))
+    blur = Convolution(kernel, (40, 48))
+    blur.pedestal = 0.3
+    on_grid = torch.zeros(blur.grid_shape)
+    truth = blur.object_part(on_grid).copy_(torch.rand(blur.object_shape) + 0.1)
+    emission = Emission(blur.forward(truth) + blur.pedestal, blur)
+    seen = emission.gain > 0
+    again = emission.update_(on_grid, emission.comparison(on_grid))
+    torch.testing.assert_close(again[seen], on_grid[seen], rtol=1e-4, atol=1e-5)

@@ -8,10 +8,8 @@ from napari_deblur.nets.zero_shot import (
     Average,
     Descent,
     Dissimilarity,
-    Watch,
     reblur,
     roughness,
-    structure,
 )
 from napari_deblur.optics.psf import make_psf
 from napari_deblur.quality import ssim
@@ -45,14 +43,6 @@ def test_roughness_of_known_surfaces():
     assert float(roughness(x * y)) == pytest.approx(2, abs=1e-4)
 
 
-def test_structure_tells_noise_from_what_is_left_out():
-    torch.manual_seed(0)
-    noise = torch.randn(64, 72)
-    assert structure(noise) < 0.03
-    assert structure(noise + 10 * (IMAGE - IMAGE.mean())) > 1
-    assert structure(5 * noise + 3) == pytest.approx(structure(noise), rel=1e-3)
-
-
 def test_an_average_forgets_its_start():
     average = Average(0.9)
     for value in [100.0] + [2.0] * 200:
@@ -73,22 +63,3 @@ def test_descent_reaches_a_minimum_and_shortens_its_steps():
         moves.append(abs(float(x.detach()) - before))
     assert float(x.detach()) == pytest.approx(1, abs=0.01)
     assert moves[0] < 0.02  # warm-up
-
-
-def test_a_watch_ends_when_the_image_stands_still():
-    torch.manual_seed(0)
-    watch, noise = Watch(1e-3), torch.randn(64, 72)
-    assert not watch.is_over(IMAGE, noise)
-    assert not watch.is_over(IMAGE * 1.01, noise)
-    last = IMAGE * 1.0101
-    assert watch.is_over(last, noise)
-    assert watch.image is last
-
-
-def test_a_watch_returns_the_image_before_noise_was_fitted():
-    torch.manual_seed(0)
-    watch, noise = Watch(1e-6), torch.randn(64, 72)
-    assert not watch.is_over(IMAGE, noise)
-    smooth = torch.nn.functional.avg_pool2d(noise[None], 3, 1, 1)[0]
-    assert watch.is_over(IMAGE + 0.1, smooth)
-    assert watch.image is IMAGE

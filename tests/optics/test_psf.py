@@ -17,10 +17,13 @@ from napari_deblur.optics.psf import (
     make_psf,
     optics_psf,
 )
+from napari_deblur.optics.rendering import wavefront
 from napari_deblur.optics.settings import Optics
 
 MIDDLE = {"gaussian-1": [1.7], "gaussian-2": [1.2, 2.9]}
 MIDDLE |= {"zernike-1": [0.3], "zernike-2": [0.25, 0.6], "zernike-3": [0.3, 0.2, 0.6]}
+MIDDLE |= {"zernike-7": [0.1, -0.05, 0.08, 0.12, -0.07, 0.03, -0.1]}
+SEVEN = family("zernike-7").parameter_names
 
 
 def _offsets(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +50,11 @@ def test_kernels_are_odd_centred_normalised_and_float32(model):
     assert kernel.shape[0] % 2 == 1
     assert kernel.sum() == pytest.approx(1, abs=1e-5)
     assert kernel.min() >= 0
-    # Every family here is symmetric about its centre, so the centroid is exactly there.
+    if model == "zernike-7":
+        # Coma is not symmetric; balanced by tilt it leaves the peak, if not the centroid, where it was.
+        assert np.hypot(y.ravel()[kernel.argmax()], x.ravel()[kernel.argmax()]) < 1.5
+        return
+    # All others are symmetric about their centre, so the centroid is exactly there.
     assert abs((kernel * y).sum()) < 1e-4
     assert abs((kernel * x).sum()) < 1e-4
     np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-6)
@@ -165,6 +172,119 @@ def test_smaller_families_are_cuts_through_the_larger_one():
     np.testing.assert_allclose(make_psf("gaussian-1", [1.5]), make_psf("gaussian-2", [1.5, 1.5]), atol=1e-7)
 
 
+def test_seven_aberrations_hold_defocus_and_astigmatism():
+    power, axis = 0.12, 0.7
+    oblique, vertical = power * math.sin(2 * axis), power * math.cos(2 * axis)
+    seven = make_psf("zernike-7", [0.1, oblique, vertical, 0, 0, 0, 0], 31)
+    three = make_psf("zernike-3", [0.1, power, axis], 31, cutoff_cycles_per_px=0.261)
+    np.testing.assert_allclose(seven, three, atol=1e-6)
+
+
+def test_without_aberrations_seven_are_the_airy_pattern_at_their_own_cutoff():
+    kernel = make_psf("zernike-7", dict.fromkeys(SEVEN, 0.0))
+    assert kernel.shape == (31, 31)
+    y, x = _offsets(kernel)
+    airy = _airy(np.hypot(y, x), 0.261)
+    np.testing.assert_allclose(kernel, airy / airy.sum(), atol=1.5e-3 * kernel.max())
+
+
+def test_the_phase_of_seven_aberrations_is_a_direct_sum_over_the_pupil():
+    # The defining integral at single pixels, on a finer grid of another kind than the one it is rendered on.
+    from napari_deblur.optics.zernike import zernike
+
+    values = MIDDLE["zernike-7"]
+    line = (torch.arange(800, dtype=torch.float64) + 0.5) / 400 - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    rho, phi = torch.hypot(y, x), torch.atan2(y, x)
+    phase = sum(value * zernike(4 + index, rho, phi) for index, value in enumerate(values))
+    pupil = (rho <= 1) * torch.exp(2j * math.pi * phase)
+    kernel = family("zernike-7")._render(torch.tensor([values]), 31, 0.261)[0]
+    found, expected = [], []
+    for dy, dx in ((0, 0), (1, 0), (0, 1), (-2, 3), (4, 1), (-3, -3)):
+        turns = 0.261 * (dy * y + dx * x)
+        expected.append(float((pupil * torch.exp(2j * math.pi * turns)).sum().abs() ** 2))
+        found.append(float(kernel[15 + dy, 15 + dx]))
+    found, expected = np.array(found) / sum(found), np.array(expected) / sum(expected)
+    np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())
+
+
+# With exp(+2πi …) as the transform, a wavefront that rises towards +x sends the light towards -x.
+@pytest.mark.parametrize(("name", "axis"), [("vertical_coma_waves", 0), ("horizontal_coma_waves", 1)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_tail_of_coma_points_along_its_axis(name, axis, sign):
+    kernel = make_psf("zernike-7", dict.fromkeys(SEVEN, 0.0) | {name: 0.15 * sign})
+    along, across = _offsets(kernel)[axis], _offsets(kernel)[1 - axis]
+    third = float((kernel * along.clip(-9, 9) ** 3).sum())
+    assert sign * third < -1, "the tail lies on the negative side of a positive coma"
+    assert abs(float((kernel * across.clip(-9, 9) ** 3).sum())) < 1e-3
+    peak = along.ravel()[kernel.argmax()]
+    assert sign * peak >= 0, "and the peak on the other"
+
+
+def test_trefoil_has_three_lobes_where_its_angle_says():
+    angles = np.arange(0, 360, 5)
+    for name, lobes in (("vertical_trefoil_waves", (30, 150, 270)), ("oblique_trefoil_waves", (0, 120, 240))):
+        kernel = make_psf(
+            "zernike-7", dict.fromkeys(SEVEN, 0.0) | {name: 0.15}, 127, cutoff_cycles_per_px=0.06
+        )
+        y, x = _offsets(kernel)
+        turn = np.degrees(np.arctan2(y, x)) % 360
+        ring = np.hypot(y, x) < 25
+        weight = [kernel[ring & (np.abs((turn - a + 180) % 360 - 180) < 10)].sum() for a in angles]
+        brightest = angles[int(np.argmax(weight))]
+        # To first order the field gains i times the cubic's transform, which is i³ cos 3 (θ - lobe).
+        distance = [abs((brightest - lobe + 180) % 360 - 180) for lobe in lobes]
+        assert min(distance) <= 5
+
+
+def test_sign_ambiguities_of_seven_aberrations():
+    values = np.array(MIDDLE["zernike-7"], np.float32)
+    even = np.array([-1, -1, -1, 1, 1, 1, 1], np.float32)
+    kernel, evens_reversed, all_reversed, odds_reversed = (
+        family("zernike-7")
+        .kernels(torch.from_numpy(np.stack([values, even * values, -values, -even * values])))
+        .numpy()
+    )
+    np.testing.assert_allclose(evens_reversed, kernel, atol=1e-6)
+    np.testing.assert_allclose(all_reversed, kernel[::-1, ::-1], atol=1e-6)
+    np.testing.assert_allclose(odds_reversed, kernel[::-1, ::-1], atol=1e-6)
+    assert np.abs(all_reversed - kernel).max() > 0.1 * kernel.max(), "that is another kernel"
+
+
+def test_kernels_have_the_gradients_of_finite_differences():
+    values = torch.tensor(MIDDLE["zernike-7"], dtype=torch.float32, requires_grad=True)
+    weight = torch.randn((31, 31), generator=torch.Generator().manual_seed(0))
+    (family("zernike-7").kernels(values) * weight).sum().backward()
+    step = 2e-3
+    for index in range(7):
+        moved = values.detach().repeat(2, 1)
+        moved[:, index] += torch.tensor([step, -step])
+        high, low = (family("zernike-7").kernels(moved) * weight).sum(dim=(1, 2))
+        assert float(values.grad[index]) == pytest.approx(float(high - low) / (2 * step), rel=0.03, abs=2e-3)
+
+
+def test_a_wavefront_has_the_rms_of_its_coefficients_and_the_images_axes():
+    values = torch.tensor(MIDDLE["zernike-7"])
+    waves, inside = wavefront(values, family("zernike-7").noll_indices, 200)
+    assert float(waves[inside].square().mean().sqrt()) == pytest.approx(float(values.norm()), rel=0.01)
+    coma, _ = wavefront(torch.tensor([1.0]), (7,), 100)
+    assert float(coma[-1, 50]) == pytest.approx(math.sqrt(8), rel=0.1), "vertical coma rises down the rows"
+    assert float(coma[0, 50]) == pytest.approx(-math.sqrt(8), rel=0.1)
+
+
+def test_each_family_has_its_own_default_cutoff():
+    assert {
+        id: entry.default_cutoff_cycles_per_px for id, entry in FAMILIES.items() if entry.needs_cutoff
+    } == {
+        "zernike-1": 0.22,
+        "zernike-2": 0.22,
+        "zernike-3": 0.22,
+        "zernike-7": 0.261,
+    }
+    assert family("zernike-7").size_px() == 31
+    assert family("zernike-7").size_px(0.1305) == 63
+
+
 def test_strehl_ratio_follows_marechal_for_small_aberrations():
     # Noll-normalised coefficients are rms waves: the peak falls as exp(-(2π rms)²).
     chosen = family("zernike-1")
@@ -203,6 +323,8 @@ def test_optics_psf_is_airy_in_focus_and_symmetric_through_it():
         (("zernike-1", ["a"]), "parameters"),
         (("zernike-1", {"defocus": 0.1}), "parameters"),
         (("zernike-1", [-0.1]), "defocus_waves"),
+        (("zernike-7", [-0.1, 0, 0, 0, 0, 0, 0]), "defocus_waves"),
+        (("zernike-7", [0.1, 0, 0]), "parameters"),
         (("zernike-2", [-0.1, 0]), "astigmatism_waves"),
         (("gaussian-1", [0]), "sigma_px"),
         (("gaussian-2", [1, float("nan")]), "sigma_x_px"),

@@ -261,3 +261,9 @@ def test_a_megapixel_takes_well_under_a_second():
     started = time.perf_counter()
     RemoveBackground().run(image)
     assert time.perf_counter() - started < 0.8
+
+
+def test_the_foreground_knows_what_was_clipped():
+    image, _ = noisy()
+    result = RemoveBackground().run(image)
+    np.testing.assert_allclose(result.image.unclipped, image.data - result.background.data, atol=1e-3)

@@ -131,3 +131,66 @@ def test_a_stack_takes_one_map_per_plane(engine):
     assert len(result.psf) == 2
     with pytest.raises(InvalidInputError, match="one map per plane"):
         Deblur(method="richardson-lucy").run(stack, [two_by_two()], engine=engine)
+
+
+def under_haze(photons=20, haze=40, offset=100, seed=1):
+    """Return an image of cells under haze, its background and its truth, in photons."""
+    from scipy.ndimage import gaussian_filter
+
+    from napari_deblur.train.scenes import SCENES
+
+    rng = np.random.default_rng(seed)
+    sharp = photons * SCENES["cells"][0](rng, 144)
+    background = np.full((128, 128), haze + offset, np.float32)
+    counts = rng.poisson(gaussian_filter(sharp, 2.0)[8:-8, 8:-8] + haze) + offset
+    return counts.astype(np.float32), background, sharp[8:-8, 8:-8]
+
+
+@pytest.mark.parametrize("method", ["richardson-lucy", "tv-richardson-lucy"])
+def test_noise_under_a_background_is_known_to_its_lower_end(method, engine):
+    image, background, sharp = under_haze()
+    psf = nd.make_psf("gaussian-1", [2.0], size_px=17)
+    step = Deblur(method=method)
+    known = step.run(Image(image), psf, engine=engine, background=background)
+    clipped = step.run(Image(np.maximum(image - background, 0)), psf, engine=engine)
+    assert nd.quality.snr_db(known.image.data, sharp) > nd.quality.snr_db(clipped.image.data, sharp) + 1.5
+    assert known.image.data.min() >= 0
+    assert known.record.facts["pedestal"] == pytest.approx(1.5 * np.sqrt(40), rel=0.3)
+    assert abs(known.record.facts["flux_change"]) < 0.1
+    assert float(np.mean(known.residual.data)) == pytest.approx(0, abs=0.5)
+
+
+@pytest.mark.parametrize("method", ["tv-richardson-lucy", "wiener", "hyper-laplacian"])
+def test_a_foreground_carries_its_noise_on(method, engine):
+    image, background, _ = under_haze()
+    step, psf = Deblur(method=method), nd.make_psf("gaussian-1", [2.0], size_px=17)
+    given = step.run(Image(image), psf, engine=engine, background=Image(background))
+    carried = step.run(Image(image).without(background), psf, engine=engine)
+    np.testing.assert_array_equal(given.image.data, carried.image.data)
+    assert not any("count as zero" in note for note in carried.record.notes)
+
+
+def test_tiles_share_one_pedestal(engine):
+    image, background, _ = under_haze()
+    psf = nd.make_psf("gaussian-1", [1.0], size_px=5)
+    whole = Deblur(method="richardson-lucy").run(Image(image), psf, engine=engine, background=background)
+    tiled = Deblur(method="richardson-lucy", tile_px=100).run(
+        Image(image), psf, engine=engine, background=background
+    )
+    assert np.abs(tiled.image.data - whole.image.data).max() < 1e-4 * np.ptp(whole.image.data)
+
+
+def test_an_offset_beside_a_background_is_refused(engine):
+    image, background, _ = under_haze()
+    step = Deblur(method="richardson-lucy", camera_offset=100)
+    with pytest.raises(InvalidInputError, match="camera_offset must be 0 where a background was taken off"):
+        step.run(Image(image), KERNEL, engine=engine, background=background)
+
+
+def test_the_api_takes_a_background():
+    image, _, _ = under_haze()
+    split = nd.remove_background(image)
+    result = nd.deblur(image, "richardson-lucy", KERNEL, background=split.background, n_iterations=2)
+    assert isinstance(result.image, np.ndarray)
+    with pytest.raises(InvalidInputError, match="background must have the image's shape"):
+        nd.deblur(image, "richardson-lucy", KERNEL, background=np.ones((3, 3)))

@@ -34,6 +34,13 @@ def test_differences_and_their_numbers():
     assert defocus.spread < 0.03
 
 
+def test_an_axis_without_defocus_turns_by_an_eighth_of_a_circle_at_most():
+    base = np.full((2, 2, 2), [0.1, 0.1], np.float32)
+    other = base + np.float32([0, np.pi / 2 - 0.2])
+    _, axis = subtract(make(base, "zernike-2"), make(other, "zernike-2")).summary()
+    assert axis.median == pytest.approx(0.2, abs=1e-5)
+
+
 def test_only_places_valid_in_both_count():
     base = np.zeros((2, 2, 1), np.float32) + 2
     other = base.copy()

@@ -10,6 +10,7 @@ from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
 from napari_deblur.optics.psf import family
+from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_limits import (
     LARGEST_SATURATED_SHARE,
@@ -18,6 +19,7 @@ from napari_deblur.steps.psf_limits import (
     detail_beyond_cutoff,
     like_motion,
     note_limits,
+    note_uncertain_psf,
     saturated_share,
 )
 from napari_deblur.steps.psf_map import EstimatePsfMap
@@ -205,6 +207,42 @@ def test_widths_of_a_line():
     ):
         values = np.array([widths] * 4, np.float32)
         assert like_motion(model, values, np.full_like(values, 0.1)) is expected
+
+
+def test_a_line_of_signed_coefficients_is_like_motion():
+    line = np.array([[0.1, 0.14, 0.02, 0, 0, 0, 0]] * 4, np.float32)
+    assert like_motion("zernike-7", line, np.full_like(line, 0.02))
+    assert not like_motion("zernike-7", line * [1, 0.1, 1, 1, 1, 1, 1], np.full_like(line, 0.001))
+
+
+def test_both_ends_of_a_signed_range_are_said_and_its_middle_is_sharp():
+    errors, valid, trust = np.full((2, 2, 7), 0.01), np.ones((2, 2), bool), np.ones((2, 2))
+    values = np.zeros((2, 2, 7), np.float32)
+    run = Run()
+    note_limits("zernike-7", values, errors, valid, trust, run)
+    assert run.notes == ["The image is as sharp as the network can tell: there may be no blur to remove."]
+    values[..., 3], values[..., 4] = -0.15, 0.15
+    run = Run()
+    note_limits("zernike-7", values, errors, valid, trust, run)
+    end = "the end of the trained range, in over a tenth of the map."
+    assert run.notes == [
+        f"vertical_coma_waves is at -0.15, {end}",
+        f"horizontal_coma_waves is at 0.15, {end}",
+    ]
+
+
+def test_a_map_beyond_the_trained_range_is_said_to_learned_methods():
+    def told(value):
+        run = Run()
+        values = np.array([[[0.1, 0, 0, value, 0, 0, 0]]], np.float32)
+        note_uncertain_psf(
+            PsfMap.from_parameters("zernike-7", values, centers_px=[[[8, 8]]], image_shape=(16, 16)), run
+        )
+        return run.notes
+
+    assert told(-0.15) == []
+    (note,) = told(-0.25)
+    assert note.startswith("vertical_coma_waves leaves the range of -0.15 to 0.15")
 
 
 def test_the_end_of_the_range_is_said():

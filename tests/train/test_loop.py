@@ -17,7 +17,7 @@ from napari_deblur.train.checkpoint import State
 from napari_deblur.train.joint import SHARED_PREFIXES, Networks
 from napari_deblur.train.loop import train
 from napari_deblur.train.objective import learning_rate
-from napari_deblur.train.recipes import RECIPES, Recipe, network_config, recipe
+from napari_deblur.train.recipes import RECIPES, TOGETHER, Recipe, network_config, recipe
 
 # Widths are multiples of 16: with 8, the bfloat16 gradient of a strided 1 × 1 convolution corrupts memory in
 # torch 2.13 on CPUs with AVX-512.
@@ -105,7 +105,8 @@ def test_the_rows_of_quantities_with_the_same_name_are_taken(monkeypatch):
 
 def test_families_trained_together_share_one_file_of_branches(tmp_path, monkeypatch):
     paths = train("identification", tmp_path, steps=2, **(QUICK | {"batch_size": 10}))
-    assert [path.stem for path in paths] == list(FAMILIES)
+    together = TOGETHER["identification"]
+    assert [path.stem for path in paths] == list(together)
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
     loaded = {path.stem: load_network(path.stem) for path in paths}
     first = loaded["gaussian-1"][0].state_dict()
@@ -113,7 +114,7 @@ def test_families_trained_together_share_one_file_of_branches(tmp_path, monkeypa
         assert network.model == card["id"] == model
         assert card["shared"]["file"] == "identification.safetensors"
         assert card["training"]["patches"] == 4
-        assert len(card["training"]["together_with"]) == len(FAMILIES) - 1
+        assert len(card["training"]["together_with"]) == len(together) - 1
         branches = {
             name: value for name, value in network.state_dict().items() if name.startswith(SHARED_PREFIXES)
         }
@@ -165,9 +166,9 @@ def test_learning_rate_rises_then_falls_to_zero():
 
 
 def test_recipes_are_declared_for_the_shipped_families():
-    assert set(RECIPES) == {*FAMILIES, "identification"}
+    assert set(RECIPES) >= {*TOGETHER, *recipe("identification").models}
     assert recipe("zernike-1").models == ("zernike-1",)
-    assert set(recipe("identification").models) == set(FAMILIES)
+    assert {model for models in TOGETHER.values() for model in models} <= set(FAMILIES)
     full = recipe("zernike-3").model_copy(update={"size": "full"})
     compact = network_config(recipe("zernike-3"), "zernike-3")
     assert network_config(full, "zernike-3")["widths"] > compact["widths"]

@@ -65,3 +65,19 @@ def test_bad_parameters_are_refused_with_a_sentence(viewer, dock, idle, picture,
     dock.run()
     idle()
     assert notes == [("error", "radius_px must be below the image's smaller side, 96 px; received 500")]
+
+
+def test_the_foreground_layer_keeps_the_noise_below_zero(viewer, dock, idle, picture):
+    from napari_deblur.ui.layers import LayerImage
+
+    viewer.add_image(picture, name="cells")
+    dock.form.form.fields["levels"].editor.value = 4
+    dock.run()
+    idle()
+    foreground, background = viewer.layers["cells · foreground"], viewer.layers["cells · background"]
+    image = LayerImage.of(foreground).checked()
+    np.testing.assert_allclose(image.unclipped, picture - background.data, atol=1e-3)
+    part = LayerImage.of(foreground).load((slice(3, 40), slice(5, 60)))
+    np.testing.assert_array_equal(part.unclipped, image.unclipped[3:40, 5:60])
+    foreground.data = foreground.data + 1
+    assert LayerImage.of(foreground).below is None, "other pixels have nothing to do with it"

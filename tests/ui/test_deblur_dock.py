@@ -244,7 +244,7 @@ def test_every_method_runs_from_the_dock(viewer, dock, cells, sample, idle):
         assert dock.form.value(method=dock.method.value()) == Deblur(method=cls(**few))
         dock.run()
         idle()
-        assert f"cells · {cls.title}" in viewer.layers
+        assert f"cells · {cls(**few).label}" in viewer.layers
 
 
 def test_a_stack_with_one_map_and_with_many(viewer, dock, idle, notes):

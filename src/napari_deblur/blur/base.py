@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from napari_deblur.blur.chain import Chain
+
 
 class Blur(ABC):
     """A linear map from an object to the blurred image of it.
@@ -27,6 +29,9 @@ class Blur(ABC):
         How many convolutions one forward costs.
     spacing : tuple of float
         Distance of neighbouring samples along each axis, in units of the finest; empty: the same everywhere.
+    pedestal : float
+        Constant that the image has and the object does not explain: the image is `forward` of the object plus
+        this. `forward` itself stays linear; methods that say ``knows_pedestal`` look for it here.
 
     Notes
     -----
@@ -40,6 +45,7 @@ class Blur(ABC):
     margin: tuple[int, ...]
     n_kernels: int = 1
     spacing: tuple[float, ...] = ()
+    pedestal: float = 0.0
 
     @property
     def object_shape(self) -> tuple[int, ...]:
@@ -55,6 +61,22 @@ class Blur(ABC):
     def steps(self) -> tuple[float, ...]:
         """Distance of samples along each axis, in units of the finest."""
         return self.spacing or (1.0,) * len(self.image_shape)
+
+    @property
+    def object_region(self) -> tuple[slice, ...]:
+        """The object's place on the grid along all axes but the last."""
+        return tuple(slice(0, size) for size in self.object_shape[:-1])
+
+    @property
+    def image_region(self) -> tuple[slice, ...]:
+        """The image's place on the grid along all axes but the last."""
+        spans = zip(self.image_shape, self.margin, strict=True)
+        return tuple(slice(m, m + size) for size, m in spans)[:-1]
+
+    def chain(self, x: Tensor) -> Chain | None:
+        """Return the means to blur and back-project ``x`` piece by piece, where there are any."""
+        del x
+        return None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.fft import next_fast_len
 
 from napari_deblur.blur.base import Blur
-from napari_deblur.blur.blocked import BlockedFilter, suits
+from napari_deblur.blur.chain import Chain, make_chain, suits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Convolution(Blur):
         self._fft_shape = fft_shape(self.object_shape)
         self._otf = otf(kernel, self._fft_shape)
         self._conjugate: Tensor | None = None
-        self._blocked = BlockedFilter(self._fft_shape)
+        self._chain: Chain | None = None
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
@@ -41,6 +41,10 @@ class Convolution(Blur):
 
     def forward(self, x: Tensor) -> Tensor:
         """Blur an object ``(…, *object_shape)`` into an image ``(…, *image_shape)``."""
+        if self.chain(x) is not None:
+            on_grid = x.new_zeros(self._fft_shape)
+            self.object_part(on_grid).copy_(x)
+            return self.crop(self.forward_on_grid(on_grid))
         return self.crop(filter_with(x, self._otf, self._fft_shape))
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -50,18 +54,37 @@ class Convolution(Blur):
 
     def forward_on_grid(self, x: Tensor) -> Tensor:
         """Blur an object on its grid: two transforms and one product in place."""
-        if suits(x, self._otf.ndim):
-            return self._blocked(x, self._otf)
-        return _filter_on_grid(x, self._otf)
+        chain = self.chain(x)
+        if chain is None:
+            return _filter_on_grid(x, self._otf)
+        chain.load(x, self.object_region)
+        chain.filter(self.object_region, self.image_region)
+        result = x.new_zeros(x.shape)
+        chain.store(result, self.image_region)
+        return result
 
     def adjoint_on_grid(self, y: Tensor, *, overwrite: bool = False) -> Tensor:
         """Correlate an image on its grid: two transforms and one product in place."""
-        if suits(y, self._otf.ndim):
-            return self._blocked(y, self._otf, conjugate=True, overwrite=overwrite)
+        chain = self.chain(y)
+        if chain is not None:
+            chain.load(y, self.image_region)
+            chain.filter(self.image_region, self.object_region, conjugate=True)
+            result = y if overwrite else y.new_zeros(y.shape)
+            chain.store(result, self.object_region)
+            return result
         if self._conjugate is None:
             # A lazy conjugate would be written out anew in every product.
             self._conjugate = self._otf.conj().resolve_conj()
         return _filter_on_grid(y, self._conjugate)
+
+    def chain(self, x: Tensor) -> Chain | None:
+        """Return the means to blur and back-project ``x`` piece by piece, where that is faster."""
+        learned = self._otf.requires_grad
+        if learned or x.dtype != self.kernel.dtype or not suits(x, self._otf.ndim):
+            return None
+        if self._chain is None:
+            self._chain = make_chain(self._otf, self._fft_shape)
+        return self._chain
 
     def sensitivity_on_grid(self, weight: Tensor) -> Tensor:
         """Return the share of light that reaches the image; where all pixels count, without a transform.
@@ -99,14 +122,23 @@ def otf(kernel: Tensor, shape: tuple[int, ...]) -> Tensor:
     import torch
 
     ndim = len(shape)
-    sizes = kernel.shape[-ndim:]
-    padded = kernel.new_zeros((*kernel.shape[:-ndim], *shape))
-    corner: Any = (..., *(slice(0, size) for size in sizes))
-    padded[corner] = kernel
-    dims = tuple(range(-ndim, 0))
-    padded = torch.roll(padded, tuple(-(size // 2) for size in sizes), dims)
-    spectrum: Tensor = torch.fft.rfftn(padded, dim=dims)
-    return spectrum
+    # One axis after the other, the last first: what is zero so far needs no transform.
+    spectrum: Tensor = torch.fft.rfft(_wrapped(kernel, -1, shape[-1]))
+    for dim in range(-2, -ndim - 1, -1):
+        spectrum = torch.fft.fft(_wrapped(spectrum, dim, shape[dim]), dim=dim)
+    return spectrum.contiguous()
+
+
+def _wrapped(kernel: Tensor, dim: int, size: int) -> Tensor:
+    """Continue a kernel with zeros along an axis and move its centre to index 0."""
+    length = kernel.shape[dim]
+    centre = length // 2
+    shape = list(kernel.shape)
+    shape[dim] = size
+    wrapped = kernel.new_zeros(shape)
+    wrapped.narrow(dim, 0, length - centre).copy_(kernel.narrow(dim, centre, length - centre))
+    wrapped.narrow(dim, size - centre, centre).copy_(kernel.narrow(dim, 0, centre))
+    return wrapped
 
 
 def _filter_on_grid(x: Tensor, transfer: Tensor) -> Tensor:

@@ -132,6 +132,11 @@ def deblur_options(method: type[Method]) -> list[Option]:
     names = {option.name for option in mine}
     step = [option for option in from_declaration(Deblur, skip=["method"]) if option.name not in names]
     more = [
+        Option(
+            "background",
+            "File with the image's background (of background --background-output), which is to be taken off.",
+            "FILE",
+        ),
         Option("psf_output", "File for the PSF that was used: .npz for a map, else an image.", "FILE"),
         Option(
             "residual", "File for what the result does not explain: input minus result blurred again.", "FILE"
@@ -169,6 +174,9 @@ def deblur(values: Values, method: type[Method]) -> int | None:
         if name in outputs:
             check_image_path(outputs[name], overwrite=overwrite, argument=shown(name), format=format)
     if (large := stream.opened(values)) is not None:
+        if "background" in values:
+            rule = "must be left out for an image that is streamed"
+            raise InvalidInputError("background", rule, repr(values["background"]))
         return stream.deblur(values, step, large, outputs)
     image = read_input(values)
     volumes = 3 in method.ndim and not values.get("slice_by_slice")
@@ -180,8 +188,9 @@ def deblur(values: Values, method: type[Method]) -> int | None:
         return None
     if not values.get("json"):
         print(f"plan: {plan}", flush=True)
+    background = _background_of(values)
     with session("deblur") as run:
-        result = step.run(image, psf, engine=engine, run=run, optics=optics)
+        result = step.run(image, psf, engine=engine, run=run, optics=optics, background=background)
     _unless_cancelled(result.partial, values)
     record = result.record
     if source is not None:
@@ -193,6 +202,15 @@ def deblur(values: Values, method: type[Method]) -> int | None:
         _write_psf(result.psf, outputs["psf_output"], image, record, overwrite)
     report_step(values, outputs, record, plan=plan.to_dict())
     return 130 if result.partial else None
+
+
+def _background_of(values: Values) -> Image | None:
+    """Read the background that is to be taken off, if there is one."""
+    from napari_deblur.io.read import existing, read_image
+
+    if "background" not in values:
+        return None
+    return read_image(existing(values["background"], "background"), axes=values.get("axes"))
 
 
 def _own(method: type[Method]) -> set[str]:

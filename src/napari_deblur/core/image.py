@@ -32,6 +32,9 @@ class Image:
     name : str
     source : dict
         What the file or layer said beyond that (JSON types).
+    below : ndarray or None, same shape as ``data``
+        What was cut off below zero when a background was taken off, zero or less, where that is known.
+        Without it the noise of dark places has lost its lower half.
     """
 
     data: FloatArray
@@ -40,6 +43,7 @@ class Image:
     z_step_um: float | None = None
     name: str = "image"
     source: dict[str, Any] = field(default_factory=dict)
+    below: FloatArray | None = None
 
     def __post_init__(self) -> None:
         axes = self.axes or _DEFAULT_AXES.get(self.data.ndim, "")
@@ -51,6 +55,10 @@ class Image:
         for size in self.pixel_size_um or ():
             if not np.isfinite(size) or size <= 0:
                 raise InvalidInputError("pixel_size_um", "must be positive", self.pixel_size_um)
+        if self.below is not None and self.below.shape != self.data.shape:
+            raise InvalidInputError(
+                "below", f"must have the image's shape {self.data.shape}", self.below.shape
+            )
         if self.z_step_um is not None and not (np.isfinite(self.z_step_um) and self.z_step_um > 0):
             raise InvalidInputError("z_step_um", "must be positive", self.z_step_um)
 
@@ -61,7 +69,32 @@ class Image:
 
     def with_data(self, data: NDArray[Any], name: str | None = None) -> Image:
         """Return a copy with other pixels of the same shape."""
-        return replace(self, data=np.asarray(data, dtype=np.float32), name=name or self.name)
+        return replace(self, data=np.asarray(data, dtype=np.float32), name=name or self.name, below=None)
+
+    def without(self, background: Any) -> Image:
+        """Return this image with a background taken off, and what then lies below zero kept beside it.
+
+        Parameters
+        ----------
+        background : Image or array_like of the same shape
+            With the camera's offset, if there is one.
+
+        Raises
+        ------
+        InvalidInputError
+            If it has another shape or is not finite.
+        """
+        taken = as_float32(background.data if isinstance(background, Image) else background, "background")
+        if taken.shape != self.data.shape:
+            rule = f"must have the image's shape {self.data.shape}"
+            raise InvalidInputError("background", rule, f"shape {taken.shape}")
+        rest = self.data - taken
+        return replace(self, data=np.maximum(rest, 0), below=np.minimum(rest, 0))
+
+    @property
+    def unclipped(self) -> FloatArray:
+        """The pixels with what was cut off `below` zero, so that the noise's mean is right."""
+        return self.data if self.below is None else self.data + self.below
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Let numpy functions take the pixels."""

@@ -45,7 +45,7 @@ class Engine:
         self.report: DeviceReport = choose_device(device)
         self._budget_bytes = budget_bytes
         self._busy = threading.Lock()
-        self._networks: OrderedDict[tuple[str, str], tuple[torch.nn.Module, dict[str, Any]]] = OrderedDict()
+        self._networks: OrderedDict[tuple[str, ...], tuple[torch.nn.Module, dict[str, Any]]] = OrderedDict()
         self._networks_lock = threading.Lock()
 
     @property
@@ -82,8 +82,14 @@ class Engine:
 
                 torch.cuda.empty_cache()
 
-    def network(self, model: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+    def network(self, model: str, *, device: str | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
         """Return a network and its card, loaded and checked once.
+
+        Parameters
+        ----------
+        model : str
+        device : str, optional
+            Another device than the engine's own.
 
         Raises
         ------
@@ -92,12 +98,17 @@ class Engine:
         WeightsError
             If its file is missing or does not match its card.
         """
-        from napari_deblur.nets.weights import load_network
+        import torch
 
-        key = (model, self.device)
+        from napari_deblur.nets.weights import find_model, load_network
+
+        place = device or self.device
+        # With the checksum: the folder of weights may change, and with it what an id stands for.
+        key = (model, place, find_model(model).sha256)
         with self._networks_lock:
             if key not in self._networks:
-                self._networks[key] = load_network(model, self.device)
+                with torch.inference_mode(False):
+                    self._networks[key] = load_network(model, place)
                 while len(self._networks) > _MODELS_KEPT:
                     self._networks.popitem(last=False)
             self._networks.move_to_end(key)

@@ -14,6 +14,9 @@ from napari_deblur.core.image import FloatArray
 SMALLEST_TILE_PX = 64
 """Least height and width of a tile that memory may ask for."""
 SMALLEST_TILE_PLANES = 8
+ALIGN_PX = 8
+"""Tiles of planes begin at multiples of this, so that networks which work on a coarser grid see the same one
+in every tile; halos of such networks are multiples of it too."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ class Tiling:
     def _spans(self, axis: int) -> list[Span]:
         size, halo = self.shape[axis], self._halo(axis)
         count = max(1, -(-size // self._tile(axis)))
-        edges = [round(index * size / count) for index in range(count + 1)]
+        step = ALIGN_PX if axis >= len(self.shape) - 2 and self._tile(axis) >= 2 * ALIGN_PX else 1
+        inner = [step * round(index * size / count / step) for index in range(1, count)]
+        edges = [0, *inner, size]
         half = self._half_blend(axis)
         spans = []
         for low, high in pairwise(edges):

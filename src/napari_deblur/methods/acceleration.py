@@ -35,12 +35,15 @@ class LineSearch:
         self.emission, self.blur, self.weight = emission, emission.blur, weight
         self.y = y if weight is None else y * weight
         self.x = emission.start()
-        self.model = self._blurred(self.x).clamp_min_(TINY)
+        self.model = self._modelled(self.x).clamp_min_(TINY)
         self.likelihood = self._likelihood(self.model)
         self._move: tuple[Tensor, Tensor] | None = None
 
     def _blurred(self, x: Tensor) -> Tensor:
         return self.blur.crop(self.blur.forward_on_grid(x)).contiguous()
+
+    def _modelled(self, x: Tensor) -> Tensor:
+        return self.blur.crop(self.emission.model(x)).contiguous()
 
     def _likelihood(self, model: Tensor) -> float:
         if self.weight is None:
@@ -58,7 +61,7 @@ class LineSearch:
         lengths = self._lengths(ratio, [image for _, image in directions])
         wanted = self.x + sum(length * along for length, (along, _) in zip(lengths, directions, strict=True))
         x = wanted.maximum((1 - _LARGEST_LOSS) * self.x)
-        model = self._blurred(x).clamp_min_(TINY)
+        model = self._modelled(x).clamp_min_(TINY)
         likelihood = self._likelihood(model)
         if not likelihood >= self.likelihood:
             x, model = plain, (self.model + image_of).clamp_min_(TINY)

@@ -25,11 +25,14 @@ ENTRY_POINT_GROUP = "napari_deblur.methods"
 class Method(Declared):
     """A deblurring method: its fields are its parameters, its class says what it can do.
 
-    A subclass declares ``kind: Literal["its-id"] = "its-id"`` and implements `solve`. One whose tiles do not
-    agree with the whole to 1e-4 of the range says so (``tiles_agree = False``); then it is tiled only where
-    memory forces it or the user asks, and the record says so. One that works on volumes too says
-    ``ndim = (2, 3)``; its `solve` then gets ``(z, y, x)`` where the PSF has a z axis. One whose `solve` takes
-    itself what `settle` would find says ``settles_in_solve = True``, and `settle` is asked for tiles only.
+    A subclass declares ``kind: Literal["its-id"] = "its-id"`` and implements `solve`. One whose tiles do
+    not agree with the whole to 1e-4 of the range says so (``tiles_agree = False``); then it is tiled only
+    where memory forces it or the user asks, and the record says so. One that works on volumes too says
+    ``ndim = (2, 3)``; its `solve` then gets ``(z, y, x)`` where the PSF has a z axis. One whose `solve`
+    takes itself what `settle` would find says ``settles_in_solve = True``, and `settle` is asked for tiles
+    only. One whose model of the image is the blurred object plus `Blur.pedestal` says ``knows_pedestal =
+    True``: noise around zero then reaches it unclipped. Where no PSF is given it is estimated by
+    ``default_psf``: a map, or with ``default_one_psf = True`` one PSF of the whole field.
     """
 
     title: ClassVar[str]
@@ -43,7 +46,9 @@ class Method(Declared):
     non_negative: ClassVar[bool] = True
     tiles_agree: ClassVar[bool] = True
     settles_in_solve: ClassVar[bool] = False
+    knows_pedestal: ClassVar[bool] = False
     default_psf: ClassVar[str | None] = "gaussian-2"
+    default_one_psf: ClassVar[bool] = False
 
     @model_serializer(mode="wrap")
     def _with_kind(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -63,6 +68,15 @@ class Method(Declared):
     def start_psf(self) -> NDArray[np.float32] | None:
         """Return the kernel that a blind method starts from where the user gives none."""
         return None
+
+    @property
+    def label(self) -> str:
+        """What results are called: the title, with a badge where a trained network made the pixels."""
+        return f"{self.title} (learned)" if self.learned else self.title
+
+    def network_ids(self) -> tuple[str, ...]:
+        """Return the ids of the trained networks that make pixels: their files are checked and recorded."""
+        return ()
 
     @property
     def found_psf(self) -> NDArray[np.float32] | None:
@@ -119,12 +133,14 @@ def method_id(method: type[Method]) -> str:
 def registry() -> dict[str, type[Method]]:
     """Return every method by id: our own, then those of other packages."""
     from napari_deblur.methods.cider import Cider
+    from napari_deblur.methods.deep_blur import DeepBlur
     from napari_deblur.methods.hyper_laplacian import HyperLaplacian
     from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy
     from napari_deblur.methods.self_deblur import SelfDeblur
     from napari_deblur.methods.wiener import Wiener
 
-    found: list[type[Method]] = [Wiener, RichardsonLucy, TVRichardsonLucy, HyperLaplacian, Cider, SelfDeblur]
+    found: list[type[Method]] = [Wiener, RichardsonLucy, TVRichardsonLucy, HyperLaplacian]
+    found += [DeepBlur, Cider, SelfDeblur]
     found += [entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP)]
     return {method_id(method): method for method in found}
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 FEATURES = "cider-features"
 # How far the network's image may rise above the brightest point of the start.
 _HEADROOM = 1.3
-_LOOK_EVERY = 15
+# The network's first images follow the start; how well they explain the data says nothing yet.
+_FEWEST_ITERATIONS = 30
 _SQUARED_WEIGHT = 0.01
 # Share of the progress bar that the start and the features take, in percent.
 _START_PERCENT, _PREPARED_PERCENT = 6, 10
@@ -81,12 +82,16 @@ class _Blend:
         self._square: float | None = None
         self.share = 1.0
 
+    def explains(self, variance: float) -> bool:
+        """Return whether the network's images leave no more of the data than noise of a variance would."""
+        return self._square is not None and self._square <= variance
+
     def __call__(self, made: Tensor, reblurred: Tensor) -> Tensor:
         """Return the mean of the network's image and the start."""
-        if self._start is None:
-            return made
         now = float((reblurred - self._y).square().mean())
         self._square = now if self._square is None else self._DECAY * self._square + (1 - self._DECAY) * now
+        if self._start is None:
+            return made
         self.share = self._start_square / max(self._start_square + self._square, 1e-30)
         return self._start + self.share * (made - self._start)
 
@@ -97,7 +102,8 @@ class Cider(Method):
     Features of the image are deconvolved by Richardson–Lucy; from them a generator, optimised on this image
     alone, makes an image that explains the data when it is blurred again. Beyond the publication: a
     classical result guides the generator and is averaged with its image, structural similarity counts only
-    as far as the noise allows, late iterates are averaged, and the run ends by itself.
+    as far as the noise allows, late iterates are averaged, and the run ends before noise is learned, by
+    Morozov's principle.
     """
 
     kind: Literal["cider"] = "cider"
@@ -114,17 +120,8 @@ class Cider(Method):
     stop: Literal["automatic", "iterations"] = Param(
         "automatic",
         title="Stop",
-        help="End when the image stands still or noise shows in it, or run all iterations.",
-    )
-    tolerance: float = Param(
-        5e-4,
-        gt=0,
-        le=0.1,
-        step=1e-4,
-        title="Tolerance",
-        help="Relative change of the image over 15 iterations below which it stands still.",
-        advanced=True,
-        shown_if={"stop": ("automatic",)},
+        help="End once the network leaves no more of the data than noise, which it would learn next, or run "
+        "all iterations.",
     )
     start: Start = Param(
         "automatic",
@@ -215,7 +212,8 @@ class Cider(Method):
         import torch
 
         from napari_deblur.nets.generator import Generator, seeded
-        from napari_deblur.nets.zero_shot import Average, Descent, Watch, autocast, reblur, roughness
+        from napari_deblur.nets.zero_shot import Average, Descent, autocast, reblur, roughness
+        from napari_deblur.optics.noise_floor import noise_variance
 
         generator = run.torch_generator(given.y.device)
         network = Generator(len(given.features)).to(given.y.device)
@@ -223,8 +221,8 @@ class Cider(Method):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         inputs = given.features[None].contiguous(memory_format=torch.channels_last)
         descent = Descent([(network.parameters(), self.learning_rate)], self.n_iterations)
-        average, watch, likeness = Average(self.averaging), Watch(self.tolerance), given.likeness()
-        blend = _Blend(given)
+        average, likeness, blend = Average(self.averaging), given.likeness(), _Blend(given)
+        noise = noise_variance(given.y) if self.stop == "automatic" else 0.0
         for done in range(1, self.n_iterations + 1):
             with torch.enable_grad():
                 with autocast(given.y.device):
@@ -242,9 +240,7 @@ class Cider(Method):
             shown = (n_before * before + image) / (n_before + 1)
             text = f"{self.title}, network {n_before + 1} of {self.n_networks}, iteration {done}"
             run.step(done, self.n_iterations, text, given.blur.crop(shown)[None])
-            looks = self.stop == "automatic" and done % _LOOK_EVERY == 0
-            if looks and watch.is_over(made, given.y - given.blur.forward(made)):
-                image = image if watch.image is None else blend(watch.image, reblurred.detach())
+            if done >= _FEWEST_ITERATIONS and blend.explains(noise):
                 break
         run.fact("iterations", done)
         run.fact("share_of_the_network", blend.share)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
-
-from napari_deblur.blur.blocked import by_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_deblur.blur.base import Blur
+    from napari_deblur.blur.chain import Chain, Region
 
 LEAST_SENSITIVITY = 0.01
 """Object points that send less than this share of their light into the image are not estimated."""
@@ -59,6 +58,7 @@ class Emission:
         import torch
 
         self.blur = blur
+        self._matched = back is None
         self.back = back or partial(blur.adjoint_on_grid, overwrite=True)
         self.least_factor = least_factor
         counted = torch.ones_like(y) if weight is None else weight
@@ -71,30 +71,84 @@ class Emission:
         else:
             divisor = back(blur.place(counted)).clamp_min_(_LEAST_DIVISOR)
         self.gain = torch.div(inside, divisor, out=divisor)
-        self._level = (self.data.sum() / counted.sum()).clamp_min(TINY)
+        # Without a pedestal the first update forgets the level; with one, all tiles must start from the same.
+        self._level: Tensor | float = (
+            1.0 if blur.pedestal else (self.data.sum() / counted.sum()).clamp_min(TINY)
+        )
 
     def start(self) -> Tensor:
         """Return a flat object, which lets every structure come from the data."""
-        return self._level * (self.gain > 0)
+        return self.gain.sign().mul_(self._level)
+
+    def model(self, x: Tensor) -> Tensor:
+        """Return what an object should look like: blurred, on the grid, plus the blur's pedestal."""
+        blurred = self.blur.forward_on_grid(x)
+        return blurred.add_(self.blur.pedestal) if self.blur.pedestal else blurred
 
     def ratio_(self, model: Tensor) -> Tensor:
         """Turn a model on the grid into image over model, in place: zero around the image."""
         import torch
 
-        def divide(span: slice) -> None:
-            torch.div(self.data[span], model[span].clamp_min_(TINY), out=model[span])
-
-        by_pieces(model, divide)
-        return model
+        return torch.div(self.data, model.clamp_min_(TINY), out=model)
 
     def update_(self, x: Tensor, back: Tensor) -> Tensor:
         """Turn a back projection into the next object, in place: object times back projection times gain."""
+        return back.mul_(self.gain).clamp_(min=self.least_factor).mul_(x)
 
-        def multiply(span: slice) -> None:
-            back[span].mul_(self.gain[span]).clamp_(min=self.least_factor).mul_(x[span])
+    def comparison(self, x: Tensor) -> Tensor:
+        """Return the back projection of image over model: what an object is to be multiplied with."""
+        chain = self.chain(x)
+        if chain is None:
+            return self.back(self.ratio_(self.model(x)))
+        result, objects, image = x.new_zeros(x.shape), self.blur.object_region, self.blur.image_region
+        chain.load(x, objects)
+        chain.filter(objects, image)
+        chain.work(self._ratio_piece, image)
+        chain.filter(image, objects, conjugate=True)
+        chain.store(result, objects)
+        return result
 
-        by_pieces(back, multiply)
-        return back
+    def chain(self, x: Tensor) -> Chain | None:
+        """Return the means to iterate piece by piece, where blur and back projector have them."""
+        return self.blur.chain(x) if self._matched else None
+
+    def rounds(self, x: Tensor, chain: Chain, count: int) -> Iterator[Tensor]:
+        """Yield one object after the other, each from the one before as `comparison` and `update_` make it.
+
+        An object's memory is used again for the one after the next.
+
+        Parameters
+        ----------
+        x : Tensor, shape ``blur.grid_shape``
+            The first object; overwritten.
+        chain : Chain
+        count : int
+            How many objects.
+        """
+        import torch
+
+        def update(place: Region, back: Tensor) -> Tensor:
+            factor = back.mul_(self.gain[place]).clamp_(min=self.least_factor)
+            return torch.mul(factor, x[place], out=after[place])
+
+        objects, image = self.blur.object_region, self.blur.image_region
+        after = torch.zeros_like(x)
+        chain.load(x, objects)
+        for done in range(1, count + 1):
+            chain.filter(objects, image)
+            chain.work(self._ratio_piece, image)
+            chain.filter(image, objects, conjugate=True)
+            chain.work(update, objects, last=done == count)
+            yield after
+            x, after = after, x
+
+    def _ratio_piece(self, place: Region, model: Tensor) -> Tensor:
+        """Turn a piece of the blurred object into image over model, in place."""
+        import torch
+
+        if self.blur.pedestal:
+            model.add_(self.blur.pedestal)
+        return torch.div(self.data[place], model.clamp_min_(TINY), out=model)
 
     def estimate(self, x: Tensor) -> Tensor:
         """Return the object without the rest of the grid."""

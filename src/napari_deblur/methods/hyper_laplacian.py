@@ -21,6 +21,7 @@ _MOST_CG_STEPS = 12
 _RELATIVE_RESIDUAL = 1e-4
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1.0, 1e5
 _WEIGHT_FACTOR = 0.9
+_NOISY_SHARE, _NOISY_EXPONENT = 0.05, 0.7
 PSF_ERROR = 0.02
 """Share of an image's contrast that its PSF is assumed to get wrong."""
 
@@ -171,8 +172,12 @@ def estimate_noise(y: Tensor) -> float:
     """Return the standard deviation of white noise in an image.
 
     The median of what a difference of two Laplacians leaves (Immerkær 1996, doi:10.1006/cviu.1996.0060):
-    blind to smooth structure, and as a median to the few edges.
+    blind to smooth structure, and as a median to the few edges. Of an image that was enlarged it is the noise
+    among the signal's frequencies.
     """
+    from napari_deblur.optics.noise_floor import with_white_noise
+
+    y = with_white_noise(y)
     d = y[:-2] - 2 * y[1:-1] + y[2:]
     d = d[:, :-2] - 2 * d[:, 1:-1] + d[:, 2:]
     return float(d.abs().median()) / (0.6745 * 6)
@@ -184,15 +189,19 @@ def error_variance(y: Tensor) -> float:
 
 
 def measure_data_weight(y: Tensor) -> float:
-    """Return the λ that noise and contrast of an image call for: 0.9 s^⅔ / (σ² + (0.02 s)²).
+    """Return the λ that noise and contrast of an image call for: 0.9 s^⅔ r / (σ² + (0.02 s)²).
 
     λ weighs a squared intensity against an intensity to the power ⅔, so with the noise's standard deviation σ
     and the image's s it keeps its meaning when the image is scaled. The second term stands for what the PSF
     gets wrong: where there is hardly any noise, no image fits the data better than its PSF is known. Factors
     were chosen on photographs blurred by random motions, with noise of 0.2 to 2 % of the range, and with PSFs
-    that were exact or turned by a few degrees over the field.
+    that were exact or turned by a few degrees over the field. r = (σ / 0.05 s)^0.7, where that is above 1,
+    keeps structure under noise of 3 to 40 % of the range, as rendered cells, filaments and leaves want it:
+    the prior alone would flatten them.
     """
-    weight: float = _WEIGHT_FACTOR * float(y.std()) ** _ALPHA / error_variance(y)
+    contrast = float(y.std())
+    relief = max(estimate_noise(y) / max(_NOISY_SHARE * contrast, 1e-12), 1.0) ** _NOISY_EXPONENT
+    weight: float = _WEIGHT_FACTOR * contrast**_ALPHA * relief / error_variance(y)
     return min(max(weight, _SMALLEST_WEIGHT), _LARGEST_WEIGHT)
 
 

@@ -10,6 +10,8 @@ from napari_deblur.methods.emission import LEAST_SENSITIVITY, Emission
 from napari_deblur.methods.total_variation import curvature
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from napari_deblur.blur.base import Blur
@@ -30,6 +32,7 @@ class _Multiplicative(Method):
 
     ndim: ClassVar[tuple[int, ...]] = (2, 3)
     settles_in_solve: ClassVar[bool] = True
+    knows_pedestal: ClassVar[bool] = True
 
     n_iterations: int = Param(
         20, ge=1, le=2000, title="Iterations", help="More iterations sharpen further and amplify noise."
@@ -140,17 +143,28 @@ class _Multiplicative(Method):
         """Return the estimate and the number of iterations used."""
         emission = self._emission(y, blur, weight)
         x = emission.start()
+        if criterion is None:
+            for done, after in enumerate(self._objects(x, emission), 1):
+                run.step(done, self.n_iterations, f"{self.title}, iteration {done}", blur.crop(after)[None])
+                x = after
+            return emission.estimate(x), self.n_iterations
         for done in range(1, self.n_iterations + 1):
-            model = blur.forward_on_grid(x)
-            if criterion is not None and done > 1 and criterion.of_model(blur.crop(model)):
+            model = emission.model(x)
+            if done > 1 and criterion.of_model(blur.crop(model)):
                 return emission.estimate(x), done - 1
             after = self._update_(x, emission.back(emission.ratio_(model)), emission)
             run.step(done, self.n_iterations, f"{self.title}, iteration {done}", blur.crop(after)[None])
-            enough = criterion is not None and criterion.of_change(x, after)
+            enough = criterion.of_change(x, after)
             x = after
             if enough:
                 return emission.estimate(x), done
         return emission.estimate(x), self.n_iterations
+
+    def _objects(self, x: Tensor, emission: Emission) -> Iterator[Tensor]:
+        """Yield the object after each iteration."""
+        for _ in range(self.n_iterations):
+            x = self._update_(x, emission.comparison(x), emission)
+            yield x
 
     def _emission(self, y: Tensor, blur: Blur, weight: Tensor | None) -> Emission:
         """Return what the update needs of image and blur."""
@@ -211,6 +225,13 @@ class RichardsonLucy(_Multiplicative):
             ):
                 return search.emission.estimate(search.x), done
         return search.emission.estimate(search.x), self.n_iterations
+
+    def _objects(self, x: Tensor, emission: Emission) -> Iterator[Tensor]:
+        """Yield the object after each iteration; piece by piece where the blur can do that."""
+        chain = emission.chain(x)
+        if chain is None:
+            return super()._objects(x, emission)
+        return emission.rounds(x, chain, self.n_iterations)
 
     def _emission(self, y: Tensor, blur: Blur, weight: Tensor | None) -> Emission:
         """Return what the update needs of image and blur, with the back projector that was chosen."""
@@ -288,8 +309,10 @@ def weight_from_noise(y: Tensor) -> float:
         Scaled to a maximum near 1, the camera's offset taken off.
     """
     from napari_deblur.optics.noise import measure_noise
+    from napari_deblur.optics.noise_floor import with_white_noise
 
     if min(y.shape[-2:]) < _FEWEST_PX:
         return _LEAST_WEIGHT
-    photon_gain, read_variance = measure_noise(y)
+    # What counts is the noise among the signal's frequencies, which an enlarged image hides at the finest.
+    photon_gain, read_variance = measure_noise(with_white_noise(y))
     return min(max(photon_gain + read_variance, _LEAST_WEIGHT), _LARGEST_WEIGHT)

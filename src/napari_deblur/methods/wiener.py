@@ -108,10 +108,13 @@ def measure_noise_to_signal(y: Tensor, blur: Blur) -> float:
     K minimises ‖(1 − F_K) y‖² / (mean of 1 − F_K)², where F_K = |OTF|² / (|OTF|² + K |∇|²) predicts the image
     from itself (Golub, Heath & Wahba 1979, doi:10.1080/00401706.1979.10489751; for image restoration Reeves &
     Mersereau 1990, doi:10.1117/12.55628). A Hann window keeps the borders out; a PSF map counts with its
-    mean power.
+    mean power. The criterion takes noise for white, and so it is made.
     """
     import torch
 
+    from napari_deblur.optics.noise_floor import with_white_noise
+
+    y = with_white_noise(y)
     shape = tuple(int(size) for size in y.shape)
     dims = tuple(range(-len(shape), 0))
     windowed = y - y.mean()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from napari_deblur.nets.asymmetry import Asymmetry
 from napari_deblur.nets.identification import (
     Estimate,
     SpatialBranch,
@@ -142,10 +143,13 @@ class _Pass:
         """Return quantities, errors and validity logits by view."""
         n_batches = -(-len(self._places) // self.batch)
         spectra = min(views, 4)
-        self._total = spectra * n_batches + views * (len(self._tiles()) if shared else n_batches)
+        # The third branch's part of the patches, once for all views.
+        spectra_and_more = spectra + (self.net.asymmetry is not None)
+        self._total = spectra_and_more * n_batches + views * (len(self._tiles()) if shared else n_batches)
         self._tell(0)
         plane = self.normalised() if shared else None
         spectral = [self._spectral_features(number) for number in range(spectra)]
+        leaning = self._asymmetry()
         found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         for group in self._groups(views):
             if plane is None:
@@ -155,7 +159,8 @@ class _Pass:
             for number, spatial in zip(group, features, strict=True):
                 # Mirroring x does to the power spectrum what mirroring y does.
                 alike = number ^ 0b110 if number & 0b100 else number
-                output = self.net.heads(torch.cat([spatial, spectral[alike]], dim=1))
+                seen = None if leaning is None else leaning.view(number)
+                output = self.net.heads(torch.cat([spatial, spectral[alike]], dim=1), seen)
                 found[number] = self.net.from_view(output, number)
         return [found[number] for number in range(views)]
 
@@ -185,6 +190,15 @@ class _Pass:
     def _spectral_features(self, number: int) -> Tensor:
         spectra = (self.net.spectral.spectrum(batch) for batch in self._patches(number))
         return torch.cat([self.spectral.read(spectrum.to(self.dtype)).float() for spectrum in spectra])
+
+    def _asymmetry(self) -> Asymmetry | None:
+        """Return what the third branch sees of all patches as they are; its maps turn with the views."""
+        if self.net.asymmetry is None:
+            return None
+        parts = [self.net.asymmetry.statistics(batch) for batch in self._patches(0)]
+        return Asymmetry(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("maps", "scalars"))
+        )
 
     def _patch_features(self, number: int) -> Tensor:
         """Return the spatial features (planes · rows · cols, features) of patches one by one."""

@@ -2,8 +2,8 @@
 
 Two branches look at the same normalised patch. The spatial branch is a narrow residual network (He et al.
 2016, doi:10.1109/CVPR.2016.90). The spectral branch sees the logarithm of the windowed patch's power
-spectrum: the transfer functions of our families are real, so what a blur does to an image lies there,
-zeros included.
+spectrum: all that a symmetric kernel does to an image lies there, zeros included. Of coma and trefoil it sees
+the strength only; for their direction there is a third branch, in networks of families that have it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_deblur.core.errors import InvalidInputError, WeightsError
+from napari_deblur.nets.aberrations import odd_names
+from napari_deblur.nets.asymmetry import Asymmetry, AsymmetryBranch
 from napari_deblur.nets.targets import targets
+from napari_deblur.optics.psf import family
 
 PATCH_PX = 128
 ARCHITECTURE = "identification"
@@ -38,6 +41,8 @@ class Estimate:
         Probability that the patch holds enough to tell.
     signed_defocus, signed_defocus_error : Tensor, shape (batch, 2), or None
         Defocus · cos 2θ and · sin 2θ in waves, and their expected standard errors, where regressed.
+    quantities, quantity_errors : Tensor, shape (batch, K), or None
+        What was regressed, unscaled, of which the parameters are made.
     """
 
     parameters: Tensor
@@ -45,6 +50,8 @@ class Estimate:
     valid_probability: Tensor
     signed_defocus: Tensor | None = None
     signed_defocus_error: Tensor | None = None
+    quantities: Tensor | None = None
+    quantity_errors: Tensor | None = None
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -146,7 +153,8 @@ class IdentificationNet(nn.Module):
     ----------
     config : dict
         ``model`` (family id), ``regressed`` (names of the quantities), ``widths``, ``blocks``,
-        ``spectral_width``, ``spectral_features``, ``hidden``, ``patch_px``; see `default_config`.
+        ``spectral_width``, ``spectral_features``, ``hidden``, ``patch_px``, and for families with odd orders
+        ``asymmetry``; see `default_config`.
     """
 
     center: Tensor
@@ -171,6 +179,10 @@ class IdentificationNet(nn.Module):
         self.spread = nn.Sequential(
             nn.Linear(features, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, self.n_targets)
         )
+        self.asymmetry: AsymmetryBranch | None = None
+        self._odd = [self.targets.names.index(name) for name in odd_names(family(self.model))]
+        if third := config.get("asymmetry"):
+            self.asymmetry = AsymmetryBranch(self.patch_px, context=hidden, outputs=len(self._odd), **third)
         self.register_buffer("center", torch.tensor(self.targets.center), persistent=False)
         self.register_buffer("scale", torch.tensor(self.targets.scale), persistent=False)
         self.register_buffer("error_scale", torch.ones(self.n_targets), persistent=False)
@@ -201,14 +213,22 @@ class IdentificationNet(nn.Module):
             rule = f"must be {self.patch_px} × {self.patch_px} pixels"
             raise InvalidInputError("patches", rule, f"shape {tuple(patches.shape)}")
         x = normalise(patches)
-        return self.heads(torch.cat([self.spatial(x), self.spectral(x)], dim=1))
+        return self.heads(torch.cat([self.spatial(x), self.spectral(x)], dim=1), self.asymmetry_of(x))
 
-    def heads(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `forward` does from the features of both branches (batch, features)."""
+    def asymmetry_of(self, x: Tensor) -> Asymmetry | None:
+        """Return what the third branch sees of normalised patches (batch, 1, y, x); None without one."""
+        return None if self.asymmetry is None else self.asymmetry.statistics(x)
+
+    def heads(self, features: Tensor, asymmetry: Asymmetry | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, from the features (batch, features) of two branches and the third's."""
         hidden = functional.relu(self.hidden(features))
         # The error's head learns from features that it does not shape, so it cannot cost accuracy.
         log_variance = self.spread(features.detach()).float().clamp(-9, 3)
-        return self.mean(hidden).float(), log_variance, self.validity(hidden).float().squeeze(1)
+        mean = self.mean(hidden).float()
+        if self.asymmetry is not None and asymmetry is not None:
+            leaning = self.asymmetry(asymmetry, hidden).float()
+            mean = mean.index_add(1, torch.tensor(self._odd, device=mean.device), leaning)
+        return mean, log_variance, self.validity(hidden).float().squeeze(1)
 
     def estimate(self, patches: Tensor, views: int = 1) -> Estimate:
         """Return parameters, errors and validity of patches (batch, [1,] patch, patch).
@@ -233,7 +253,36 @@ class IdentificationNet(nn.Module):
         """Turn regressed quantities and errors (batch, K), unscaled, and validity logits into an estimate."""
         parameters, spread = self.targets.decode(values, errors)
         signed, signed_error = (self.targets.signed_defocus(part) for part in (values, errors))
-        return Estimate(parameters, spread, torch.sigmoid(logit), signed, signed_error)
+        return Estimate(parameters, spread, torch.sigmoid(logit), signed, signed_error, values, errors)
+
+    def combined(self, estimate: Estimate, weights: Tensor, independent: float) -> Estimate:
+        """Return the one estimate of patches that are known to be blurred alike.
+
+        Quantities are averaged with the inverse squares of their predicted errors, and parameters are made of
+        the outcome: that keeps what an average of the parameters would lose, such as an axis or a sign.
+
+        Parameters
+        ----------
+        estimate : Estimate
+        weights : Tensor, shape (batch,)
+            Of each patch; 0 for those that do not count.
+        independent : float
+            As how many patches they count, for they overlap: the errors fall by its root.
+
+        Returns
+        -------
+        Estimate
+            Of one patch.
+        """
+        values, errors = estimate.quantities, estimate.quantity_errors
+        if values is None or errors is None:
+            raise ValueError("the estimate does not hold what was regressed")
+        share = weights[:, None] / errors.square().clamp(min=1e-12)
+        share = share / share.sum(dim=0)
+        mean = (share * values).sum(dim=0, keepdim=True)
+        error = ((share * errors.square()).sum(dim=0, keepdim=True) / max(independent, 1.0)).sqrt()
+        valid = (weights * estimate.valid_probability).sum() / weights.sum()
+        return self.as_estimate(mean, error, torch.logit(valid.clamp(1e-6, 1 - 1e-6))[None])
 
     def regress(self, patches: Tensor, views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Return regressed quantities and errors (batch, K), unscaled, and validity logits (batch,)."""
@@ -249,10 +298,10 @@ class IdentificationNet(nn.Module):
     def from_view(self, output: tuple[Tensor, Tensor, Tensor], number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Turn what `forward` says of a view into quantities and errors, unscaled, of the patch as it is."""
         mean, log_variance, logit = output
-        transposed, mirrored = bool(number & 1), [bit for bit in (2, 4) if number & bit]
+        transposed, mirrored = bool(number & 1), [axis for bit, axis in ((2, -2), (4, -1)) if number & bit]
         values, errors = mean * self.scale + self.center, torch.exp(log_variance / 2) * self.scale
-        if len(mirrored) == 1:
-            values = self.targets.mirror(values)
+        for axis in mirrored:
+            values = self.targets.mirror(values, axis)
         if transposed:
             values, errors = self.targets.transpose(values), self.targets.transpose(errors).abs()
         return values, errors * self.error_scale, logit
@@ -289,7 +338,8 @@ def normalise(patches: Tensor) -> Tensor:
 
 def default_config(model: str) -> dict[str, Any]:
     """Return the compact architecture, about 2 million weights."""
-    return {
+    third = {"asymmetry": {"reach_px": 10, "width": 96}} if odd_names(family(model)) else {}
+    return third | {
         "architecture": ARCHITECTURE,
         "model": model,
         "regressed": list(targets(model).names),

@@ -192,9 +192,14 @@ def _check_file(path: Path, sha256: str, id: str) -> None:
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
     """Build the network that a card's configuration describes."""
-    from napari_deblur.nets import features, identification
+    from napari_deblur.nets import deformable, features, identification, unrolled
 
-    builders = {identification.ARCHITECTURE: identification.build, features.ARCHITECTURE: features.build}
+    builders = {
+        identification.ARCHITECTURE: identification.build,
+        features.ARCHITECTURE: features.build,
+        unrolled.ARCHITECTURE: unrolled.build,
+        deformable.ARCHITECTURE: deformable.build,
+    }
     architecture = str(config.get("architecture"))
     if architecture not in builders:
         raise WeightsError(f"no architecture {architecture!r} is known (known: {', '.join(builders)})")

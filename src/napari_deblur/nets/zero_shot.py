@@ -13,7 +13,6 @@ from napari_deblur.blur.base import Blur
 
 _WINDOW_PX, _WINDOW_SIGMA_PX = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-_LAGS = 3
 
 
 class _Reblur(torch.autograd.Function):
@@ -135,63 +134,15 @@ class Average:
         return self.value
 
 
-def structure(residual: Tensor) -> float:
-    """Return how far a residual is from white noise: the sum of its squared autocorrelations at short lags.
-
-    0 for white noise, up to rounding by its finite size. A residual with structure means that the image does
-    not explain the data, or explains their noise.
-    """
-    centred = residual - residual.mean()
-    height, width = centred.shape
-    power = torch.fft.rfft2(centred, s=(2 * height, 2 * width)).abs().square()
-    correlation = torch.fft.irfft2(power, s=(2 * height, 2 * width))
-    correlation = correlation / correlation[0, 0].clamp_min(1e-30)
-    below = correlation[: _LAGS + 1, : _LAGS + 1].flatten()[1:]
-    above = correlation[-_LAGS:, 1 : _LAGS + 1].flatten()
-    return float(below.square().sum() + above.square().sum())
-
-
-class Watch:
-    """Ends an optimisation without knowing the truth, and keeps the image to return.
-
-    It ends when the image stands still, or when the residual's `structure` has grown far above the least
-    seen: then the network has begun to follow the noise, and the image with the least structure is returned.
-
-    Parameters
-    ----------
-    tolerance : float
-        Relative change of the image between two looks below which it stands still.
-    """
-
-    _GROWTH, _HARMLESS = 4.0, 0.15
-
-    def __init__(self, tolerance: float) -> None:
-        self._tolerance = tolerance
-        self._least = float("inf")
-        self._cleanest: Tensor | None = None
-        self._before: Tensor | None = None
-        self.structure = 0.0
-        self.image: Tensor | None = None
-
-    def is_over(self, image: Tensor, residual: Tensor) -> bool:
-        """Look at an image ``(y, x)`` and what it leaves of the data; return whether to end here."""
-        self.structure = structure(residual)
-        if self.structure <= self._least:
-            self._least, self._cleanest = self.structure, image
-        if self.structure > max(self._GROWTH * self._least, self._HARMLESS):
-            self.image = self._cleanest
-            return True
-        before, self._before, self.image = self._before, image, image
-        if before is None:
-            return False
-        return float((image - before).norm()) < self._tolerance * float(before.norm())
-
-
 def autocast(device: torch.device) -> torch.autocast:
     """Return the context in which networks compute: bfloat16 where the hardware does it fast."""
-    fast = {"cuda": _cuda_has_bfloat16, "cpu": _cpu_has_bfloat16}.get(device.type, lambda: False)()
     kind = device.type if device.type in ("cuda", "cpu") else "cpu"
-    return torch.autocast(kind, torch.bfloat16, enabled=fast)
+    return torch.autocast(kind, torch.bfloat16, enabled=has_fast_bfloat16(device))
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device computes in bfloat16 faster than in float32."""
+    return {"cuda": _cuda_has_bfloat16, "cpu": _cpu_has_bfloat16}.get(device.type, lambda: False)()
 
 
 def _cuda_has_bfloat16() -> bool:

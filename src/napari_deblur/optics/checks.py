@@ -51,7 +51,6 @@ def checked_parameters(
         if name.startswith("sigma") and value <= 0:
             raise InvalidInputError(name, "must be positive", value)
         if name in ("defocus_waves", "astigmatism_waves") and value < 0:
-            raise InvalidInputError(
-                name, "must be 0 or more (the opposite sign gives the same kernel)", value
-            )
+            rule = "must be 0 or more (reversing defocus and astigmatism together gives the same kernel)"
+            raise InvalidInputError(name, rule, value)
     return [float(value) for value in values]

@@ -6,7 +6,9 @@ Gaussian families are sampled at pixel centres: their second moments are then th
 to about half a pixel, and a narrower one tends to a single pixel. Zernike families are the squared modulus of
 the Fourier transform of a circular pupil; pixels sample it at their centres. Pupil phase in waves, with polar
 coordinates ρ = frequency / cut-off and φ = atan2(y, x) in image axes (y down the rows):
-``defocus · √3 (2ρ² - 1) + astigmatism · √6 ρ² cos 2(φ - axis)``.
+``defocus · √3 (2ρ² - 1) + astigmatism · √6 ρ² cos 2(φ - axis)``. ``zernike-7`` has one signed coefficient for
+each of Noll's polynomials 4 to 10. Reversing the signs of all even orders (defocus and astigmatism) at once
+gives the same kernel, so its defocus is 0 or more; reversing all signs turns the kernel by 180°.
 """
 
 from __future__ import annotations
@@ -21,21 +23,35 @@ from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.optics.checks import LARGEST_SIZE_PX, checked_cutoff, checked_parameters, checked_size
+from napari_deblur.optics.probes import render_probes
 from napari_deblur.optics.rendering import (
     gaussian_kernels,
     intensity,
+    noll_kernels,
     oversampling,
     sample_pupil,
     zernike_kernels,
 )
 from napari_deblur.optics.settings import Optics
+from napari_deblur.optics.zernike import (
+    DEFOCUS,
+    HORIZONTAL_COMA,
+    OBLIQUE_ASTIGMATISM,
+    OBLIQUE_TREFOIL,
+    VERTICAL_ASTIGMATISM,
+    VERTICAL_COMA,
+    VERTICAL_TREFOIL,
+)
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_CUTOFF_CYCLES_PER_PX = 0.22
 """Assumed where the optics are unknown: the intensity then ends at 0.44 cycles/px, just inside Nyquist."""
+_HIGH_NA_CUTOFF = 0.261
+"""Of an oil immersion lens: NA 1.41, 540 nm, 100 nm per pixel (Debarnot & Weiss 2024)."""
 _SMALLEST_DEFAULT_PX = 15
+_AXIS_NAME = "axis_rad"
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,10 @@ class PsfFamily:
         Whether the kernel depends on the optics' cut-off.
     default_size_px : int
         Kernel size at the default cut-off that holds the family over its ranges.
+    default_cutoff_cycles_per_px : float
+        What is assumed where the optics are unknown.
+    noll_indices : tuple of int
+        Of the polynomials whose coefficients the parameters are, one each; empty where they are others.
     """
 
     id: str
@@ -62,21 +82,29 @@ class PsfFamily:
     needs_cutoff: bool
     default_size_px: int
     _render: Callable[[torch.Tensor, int, float], torch.Tensor]
+    default_cutoff_cycles_per_px: float = DEFAULT_CUTOFF_CYCLES_PER_PX
+    noll_indices: tuple[int, ...] = ()
 
-    def size_px(self, cutoff_cycles_per_px: float = DEFAULT_CUTOFF_CYCLES_PER_PX) -> int:
+    @property
+    def axis_period_rad(self) -> float:
+        """How far an astigmatism's axis turns until the kernel is the same again; π without an axis."""
+        return self.parameter_ranges.get(_AXIS_NAME, (0.0, math.pi))[1]
+
+    def size_px(self, cutoff_cycles_per_px: float | None = None) -> int:
         """Return the default kernel size; wave-optical kernels grow as the cut-off falls."""
         if not self.needs_cutoff:
             return self.default_size_px
-        scaled = self.default_size_px * DEFAULT_CUTOFF_CYCLES_PER_PX / checked_cutoff(cutoff_cycles_per_px)
+        cutoff = self._cutoff(cutoff_cycles_per_px)
+        scaled = self.default_size_px * self.default_cutoff_cycles_per_px / cutoff
         return min(max(2 * math.ceil((scaled - 1) / 2 - 1e-6) + 1, _SMALLEST_DEFAULT_PX), LARGEST_SIZE_PX)
 
     def kernels(
         self,
         parameters: torch.Tensor,
         size_px: int | None = None,
-        cutoff_cycles_per_px: float = DEFAULT_CUTOFF_CYCLES_PER_PX,
+        cutoff_cycles_per_px: float | None = None,
     ) -> torch.Tensor:
-        """Render kernels on the parameters' device.
+        """Render kernels on the parameters' device, differentiable in them.
 
         Parameters
         ----------
@@ -84,8 +112,8 @@ class PsfFamily:
             In the order of `parameter_names`.
         size_px : int, optional
             Odd height and width.
-        cutoff_cycles_per_px : float
-            Radius of the pupil; ignored by families that do not need it.
+        cutoff_cycles_per_px : float, optional
+            Radius of the pupil, by default the family's own; ignored by families that do not need it.
 
         Returns
         -------
@@ -98,9 +126,12 @@ class PsfFamily:
             raise InvalidInputError("parameters", rule, f"shape {tuple(parameters.shape)}")
         size = checked_size(self.size_px(cutoff_cycles_per_px) if size_px is None else size_px)
         flat = parameters.reshape(-1, parameters.shape[-1]).float()
-        kernels = self._render(flat, size, checked_cutoff(cutoff_cycles_per_px))
+        kernels = self._render(flat, size, self._cutoff(cutoff_cycles_per_px))
         kernels = kernels / kernels.sum(dim=(-2, -1), keepdim=True)
         return kernels.reshape(*parameters.shape[:-1], size, size)
+
+    def _cutoff(self, given: float | None) -> float:
+        return self.default_cutoff_cycles_per_px if given is None else checked_cutoff(given)
 
 
 def _render_gaussian_1(parameters: torch.Tensor, size: int, cutoff: float) -> torch.Tensor:
@@ -124,10 +155,28 @@ def _render_zernike_3(parameters: torch.Tensor, size: int, cutoff: float) -> tor
     return zernike_kernels(parameters[:, 0], parameters[:, 1], parameters[:, 2], size, cutoff)
 
 
+def _render_zone_plate(parameters: torch.Tensor, size: int, cutoff: float) -> torch.Tensor:
+    return render_probes(parameters[:, 0], size)
+
+
+def _render_zernike_7(parameters: torch.Tensor, size: int, cutoff: float) -> torch.Tensor:
+    return noll_kernels(parameters, tuple(_ZERNIKE_7.values()), size, cutoff)
+
+
 _WIDTH = (0.5, 5.0)
 _DEFOCUS = (0.0, 0.6)
 _ASTIGMATISM = (0.0, 0.4)
 _AXIS = (0.0, math.pi)
+_ABERRATION = 0.15
+_ZERNIKE_7 = {
+    "defocus_waves": DEFOCUS,
+    "oblique_astigmatism_waves": OBLIQUE_ASTIGMATISM,
+    "vertical_astigmatism_waves": VERTICAL_ASTIGMATISM,
+    "vertical_coma_waves": VERTICAL_COMA,
+    "horizontal_coma_waves": HORIZONTAL_COMA,
+    "vertical_trefoil_waves": VERTICAL_TREFOIL,
+    "oblique_trefoil_waves": OBLIQUE_TREFOIL,
+}
 
 FAMILIES: dict[str, PsfFamily] = {
     entry.id: entry
@@ -167,7 +216,8 @@ FAMILIES: dict[str, PsfFamily] = {
             "Astigmatism",
             ("astigmatism_waves", "axis_rad"),
             ("waves", "rad"),
-            {"astigmatism_waves": _ASTIGMATISM, "axis_rad": _AXIS},
+            # Without defocus the axes θ and θ + π/2 give the same kernel.
+            {"astigmatism_waves": _ASTIGMATISM, "axis_rad": (0.0, math.pi / 2)},
             True,
             65,
             _render_zernike_2,
@@ -182,8 +232,39 @@ FAMILIES: dict[str, PsfFamily] = {
             65,
             _render_zernike_3,
         ),
+        PsfFamily(
+            "zernike-7",
+            "Seven aberrations",
+            tuple(_ZERNIKE_7),
+            ("waves",) * len(_ZERNIKE_7),
+            {
+                name: (0.0 if index == DEFOCUS else -_ABERRATION, _ABERRATION)
+                for name, index in _ZERNIKE_7.items()
+            },
+            True,
+            31,
+            _render_zernike_7,
+            default_cutoff_cycles_per_px=_HIGH_NA_CUTOFF,
+            noll_indices=tuple(_ZERNIKE_7.values()),
+        ),
     )
 }
+
+"""Families that networks read from images."""
+
+PROBES: dict[str, PsfFamily] = {
+    "zone-plate": PsfFamily(
+        "zone-plate",
+        "Zone-plate probe",
+        ("defocus_um",),
+        ("µm",),
+        {"defocus_um": (0.0, 15.0)},
+        False,
+        65,
+        _render_zone_plate,
+    )
+}
+"""Families whose parameters are known from the instrument; `optics.probes` holds the default settings."""
 
 
 def family(id: str) -> PsfFamily:
@@ -193,9 +274,10 @@ def family(id: str) -> PsfFamily:
     ------
     UnknownNameError
     """
-    if id not in FAMILIES:
-        raise UnknownNameError("model", id, list(FAMILIES))
-    return FAMILIES[id]
+    known = FAMILIES | PROBES
+    if id not in known:
+        raise UnknownNameError("model", id, list(known))
+    return known[id]
 
 
 def make_psf(
@@ -217,7 +299,8 @@ def make_psf(
     size_px : int, optional
         Odd height and width.
     optics : Optics, optional
-        Gives the cut-off; otherwise ``cutoff_cycles_per_px``, otherwise 0.22.
+        Gives the cut-off; otherwise ``cutoff_cycles_per_px``, otherwise the family's default (0.22, but 0.261
+        for ``zernike-7``).
 
     Returns
     -------
@@ -235,9 +318,7 @@ def make_psf(
         raise InvalidInputError(
             "cutoff_cycles_per_px", "must be left out where optics are given", cutoff_cycles_per_px
         )
-    cutoff = DEFAULT_CUTOFF_CYCLES_PER_PX if cutoff_cycles_per_px is None else cutoff_cycles_per_px
-    if optics is not None:
-        cutoff = optics.cutoff_cycles_per_px
+    cutoff = cutoff_cycles_per_px if optics is None else optics.cutoff_cycles_per_px
     kernel: NDArray[np.float32] = chosen.kernels(values, size_px, cutoff).numpy()
     return kernel
 

@@ -133,7 +133,7 @@ class PsfMap:
                 raise InvalidInputError(
                     name, f"must have the shape {(*grid, width)}", f"shape {more_values.shape}"
                 )
-        cutoff = more.setdefault("cutoff_cycles_per_px", DEFAULT_CUTOFF_CYCLES_PER_PX)
+        cutoff = more.setdefault("cutoff_cycles_per_px", fam.default_cutoff_cycles_per_px)
         more.setdefault("kernel_size_px", fam.size_px(cutoff))
         shape = (int(image_shape[0]), int(image_shape[1]))
         return cls(fam.id, values, centers, shape, ok, trust, **more)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_deblur.optics.zernike import DEFOCUS, OBLIQUE_ASTIGMATISM, VERTICAL_ASTIGMATISM, zernike
+from napari_deblur.optics.zernike import (
+    DEFOCUS,
+    OBLIQUE_ASTIGMATISM,
+    VERTICAL_ASTIGMATISM,
+    noll_to_nm,
+    zernike,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +21,8 @@ if TYPE_CHECKING:
 _SMALLEST_GRID = 256
 _PUPIL_RADIUS_SAMPLES = 24
 _LARGEST_GRID = 4096
-_CHUNK = 16
+# Kernels rendered at once: a processor's cache holds few, a GPU wants many.
+_CPU_CHUNK, _GPU_CHUNK = 16, 512
 
 
 def gaussian_kernels(sigma_y: torch.Tensor, sigma_x: torch.Tensor, size: int) -> torch.Tensor:
@@ -87,21 +95,87 @@ def intensity(pupil: Pupil, phase_waves: torch.Tensor, size: int, step: int) -> 
 def zernike_kernels(
     defocus: torch.Tensor, astigmatism: torch.Tensor, axis: torch.Tensor, size: int, cutoff: float
 ) -> torch.Tensor:
-    """Render (batch, size, size) wave-optical kernels."""
+    """Render (batch, size, size) wave-optical kernels of defocus and of astigmatism by power and axis."""
+    import torch
+
+    indices = (DEFOCUS, VERTICAL_ASTIGMATISM, OBLIQUE_ASTIGMATISM)
+    weights = [defocus, astigmatism * torch.cos(2 * axis), astigmatism * torch.sin(2 * axis)]
+    return noll_kernels(torch.stack(weights, dim=1), indices, size, cutoff)
+
+
+def noll_kernels(
+    coefficients: torch.Tensor, indices: Sequence[int], size: int, cutoff: float
+) -> torch.Tensor:
+    """Render the kernels of wavefronts, differentiable in the coefficients.
+
+    Parameters
+    ----------
+    coefficients : Tensor, shape (batch, K)
+        In waves (rms over the pupil).
+    indices : sequence of int
+        Noll indices of the K polynomials.
+    size : int
+    cutoff : float
+        In cycles per pixel.
+
+    Returns
+    -------
+    Tensor, shape (batch, size, size)
+        Not normalised.
+    """
     import torch
 
     step = oversampling(cutoff)
     fine = cutoff / step
-    # The largest slope of the phase is the geometric radius of the blur.
-    slope = 4 * math.sqrt(3) * defocus.abs() + 2 * math.sqrt(6) * astigmatism.abs()
-    blur_radius = float(slope.max()) / fine if defocus.numel() else 0.0
-    pupil = sample_pupil(size * step, fine, blur_radius, defocus.device)
-    terms = [
-        zernike(index, pupil.rho, pupil.phi) for index in (DEFOCUS, VERTICAL_ASTIGMATISM, OBLIQUE_ASTIGMATISM)
+    given = coefficients.detach()
+    blur_radius = float(_largest_slope(given, indices).max()) / fine if len(given) else 0.0
+    pupil = sample_pupil(size * step, fine, blur_radius, given.device)
+    terms = torch.stack([zernike(index, pupil.rho, pupil.phi) for index in indices])
+    chunk = _CPU_CHUNK if given.device.type == "cpu" else _GPU_CHUNK
+    kernels = [
+        intensity(pupil, torch.einsum("bk,kyx->byx", part, terms), size, step)
+        for part in coefficients.split(chunk)
     ]
-    weights = [defocus, astigmatism * torch.cos(2 * axis), astigmatism * torch.sin(2 * axis)]
-    kernels = []
-    for chunk in torch.arange(len(defocus), device=defocus.device).split(_CHUNK):
-        phase = sum(weight[chunk, None, None] * term for weight, term in zip(weights, terms, strict=True))
-        kernels.append(intensity(pupil, phase, size, step))  # type: ignore[arg-type]
-    return torch.cat(kernels) if kernels else defocus.new_zeros((0, size, size))
+    return torch.cat(kernels) if len(given) else coefficients.new_zeros((0, size, size))
+
+
+def wavefront(
+    coefficients: torch.Tensor, indices: Sequence[int], size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a wavefront (size, size) in waves over the pupil's circumscribed square, and where the pupil is.
+
+    Parameters
+    ----------
+    coefficients : Tensor, shape (K,)
+    indices : sequence of int
+        Noll indices.
+    size : int
+        Points along the pupil's diameter, at their centres; y runs down the rows.
+    """
+    import torch
+
+    line = (torch.arange(size, device=coefficients.device) + 0.5) * (2 / size) - 1
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    rho, phi = torch.hypot(y, x), torch.atan2(y, x)
+    terms = torch.stack([zernike(index, rho, phi) for index in indices])
+    return torch.einsum("k,kyx->yx", coefficients, terms), rho <= 1
+
+
+def _largest_slope(coefficients: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+    """Return a bound (batch,) of the wavefront's slope in waves per pupil radius, the rays' reach.
+
+    Sine and cosine of one polynomial count as one of their joint power. At the rim, where it is steepest, the
+    slope of R_n^m is (n (n + 2) - m²) / 2 along the radius and at most m across it.
+    """
+    import torch
+
+    together: dict[tuple[int, int], list[int]] = {}
+    for column, index in enumerate(indices):
+        n, m = noll_to_nm(index)
+        together.setdefault((n, abs(m)), []).append(column)
+    bound = coefficients.new_zeros(len(coefficients))
+    for (n, m), columns in together.items():
+        power = torch.linalg.vector_norm(coefficients[:, columns], dim=1)
+        normalisation = math.sqrt((1 if m == 0 else 2) * (n + 1))
+        bound = bound + power * normalisation * max((n * (n + 2) - m * m) / 2, m)
+    return bound

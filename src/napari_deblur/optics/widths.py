@@ -83,3 +83,24 @@ def fwhm_um(psf: NDArray[Any], voxel_size_um: tuple[float, ...]) -> tuple[float,
         One per axis.
     """
     return tuple(width * size for width, size in zip(fwhm_px(psf), voxel_size_um, strict=True))
+
+
+def half_energy_radius_px(psf: NDArray[Any]) -> float:
+    """Return the radius around its centre of mass within which half of a 2D PSF's light falls, in pixels.
+
+    Unlike the second moment it stays finite for diffraction patterns, whatever size they are cut to.
+
+    Parameters
+    ----------
+    psf : ndarray, shape (y, x)
+        Negative values count as zero.
+    """
+    light = np.clip(np.asarray(psf, dtype=np.float64), 0, None)
+    total = float(light.sum())
+    if total == 0:
+        return 0.0
+    y, x = np.indices(light.shape)
+    radius = np.hypot(y - (y * light).sum() / total, x - (x * light).sum() / total).ravel()
+    order = np.argsort(radius)
+    inside = np.cumsum(light.ravel()[order]) / total
+    return float(np.interp(0.5, inside, radius[order]))

@@ -16,6 +16,14 @@ OBLIQUE_ASTIGMATISM = 5
 """Noll index of √6 ρ² sin 2φ."""
 VERTICAL_ASTIGMATISM = 6
 """Noll index of √6 ρ² cos 2φ."""
+VERTICAL_COMA = 7
+"""Noll index of √8 (3ρ³ - 2ρ) sin φ."""
+HORIZONTAL_COMA = 8
+"""Noll index of √8 (3ρ³ - 2ρ) cos φ."""
+VERTICAL_TREFOIL = 9
+"""Noll index of √8 ρ³ sin 3φ."""
+OBLIQUE_TREFOIL = 10
+"""Noll index of √8 ρ³ cos 3φ."""
 
 
 def noll_to_nm(index: int) -> tuple[int, int]:

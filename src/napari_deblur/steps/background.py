@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,7 +28,7 @@ class BackgroundResult:
     Attributes
     ----------
     image : Image
-        Foreground, zero or more, in the input's units.
+        Foreground, zero or more, in the input's units; knows what was clipped, for the steps that come after.
     background : Image
         Smooth background; the camera's offset is in it.
     clipped : Image
@@ -203,8 +203,9 @@ class RemoveBackground(Step):
             notes=list(run.notes),
             partial=partial,
         )
+        kept = image.with_data(foreground, f"{image.name} · background removed")
         return BackgroundResult(
-            image=image.with_data(foreground, f"{image.name} · background removed"),
+            image=replace(kept, below=clipped),
             background=image.with_data(background, f"{image.name} · background"),
             clipped=image.with_data(clipped, f"{image.name} · clipped"),
             record=record,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -18,9 +18,11 @@ from napari_deblur.core.params import Param
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import Method, make_method, method_id
+from napari_deblur.optics.noise_floor import dark_noise
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.base import Step, describe_input
+from napari_deblur.steps.psf_limits import note_uncertain_psf
 from napari_deblur.steps.psf_source import BlurFactory, PlanePsf, PsfSource, resolve, restored_ndim
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 # Data-dependent choices are made on at most this much of a plane or a volume, around its centre.
 _SETTLE_PX = 1024
 _SETTLE_VOXELS = 2**22
+# Standard deviations of the dark noise by which an image is lifted where its background was taken off: what
+# is still cut off below adds 3 % of one of them, and more would slow Richardson–Lucy down.
+_PEDESTAL = 1.5
 # The image, the result and the image blurred again; then, for one plane or volume at a time, the image in the
 # method's unit, the two results with their blend weights, and the residual.
 _WHOLE_COPIES, _BLOCK_COPIES = 3, 6
@@ -112,6 +117,7 @@ class Deblur(Step):
         engine: Engine,
         run: Run | None = None,
         optics: Optics | None = None,
+        background: Any = None,
     ) -> DeblurResult:
         """Deblur every plane of an image, or every volume where the PSF has a z axis.
 
@@ -128,6 +134,9 @@ class Deblur(Step):
             Progress and cancel; its seed is replaced by this step's.
         optics : Optics, optional
             Helps a blind estimate; without it the default cut-off is assumed.
+        background : Image or array_like of the image's shape, optional
+            Smooth light that is to be taken off, the camera's offset included. Unlike an image from which it
+            was taken off before, the noise is then known to its lower end, also where there is no light.
 
         Raises
         ------
@@ -139,6 +148,11 @@ class Deblur(Step):
         run = run or Run()
         run.seed = self.seed
         image = as_image(image)
+        if background is not None:
+            image = image.without(background)
+        if image.below is not None and self.camera_offset:
+            rule = "must be 0 where a background was taken off, which holds the offset"
+            raise InvalidInputError("camera_offset", rule, f"{self.camera_offset:g}")
         started = time.perf_counter()
         with engine.job(run):
             job = _Job(self, image, engine, run, restored_ndim(psf, image, self.method))
@@ -207,14 +221,15 @@ class _Job:
 
     def __init__(self, step: Deblur, image: Image, engine: Engine, run: Run, ndim: int) -> None:
         self.step, self.image, self.engine, self.run, self.ndim = step, image, engine, run, ndim
-        self.blocks = image.blocks(ndim)
-        self.restored = self.blocks.copy()
+        self.blocks = image.with_data(image.unclipped).blocks(ndim)
+        self.restored = image.blocks(ndim).copy()
         self.reblurred = self.blocks.copy()
         self.scale = float(np.abs(self.blocks - np.float32(step.camera_offset)).max()) or 1.0
         self.method = step.method.scaled(self.scale)
         self.partial = False
         self.psfs: list[PlanePsf] = []
         self.unit = "Plane" if ndim == 2 else "Volume"
+        self.networks = checksums(step.method)
         run.fact("restored_in", f"{ndim}D")
 
     def compute(self, psf: PsfSource, optics: Optics | None) -> None:
@@ -249,11 +264,19 @@ class _Job:
 
     def _one(self, index: int, block: FloatArray, source: PlanePsf, run: Run) -> None:
         y = (block - np.float32(self.step.camera_offset)) / np.float32(self.scale)
-        if self.method.non_negative and float(y.min()) < 0:
+        pedestal = 0.0
+        if self.image.below is not None and self.method.knows_pedestal:
+            pedestal = _PEDESTAL * dark_noise(y[settle_window(y.shape)])
+            run.fact("pedestal", pedestal * self.scale)
+            y = np.maximum(y + np.float32(pedestal), 0)
+        elif self.method.non_negative and float(y.min()) < 0:
             share = float(np.mean(y < 0))
-            run.note(f"Values below the camera offset ({share:.1%} of the pixels) count as zero.")
+            what = "the camera offset" if self.image.below is None else "the background"
+            run.note(f"Values below {what} ({share:.1%} of the pixels) count as zero.")
             y = np.maximum(y, 0)
-        blurs = source.blurs(self.step.eigen_tolerance, self.engine.device, run)
+        if self.method.learned:
+            note_uncertain_psf(source.psf, run)
+        blurs = replace(source.blurs(self.step.eigen_tolerance, self.engine.device, run), pedestal=pedestal)
         settled: Method | None = None if self.method.settles_in_solve else self._settled(y, blurs, run, index)
         if settled is not None and settled.found_psf is not None:
             source = source.found(settled.found_psf, method_id(type(settled)))
@@ -305,7 +328,7 @@ class _Job:
     def _keep(self, index: int, both: FloatArray) -> None:
         done = np.isfinite(both[0])
         back = both * np.float32(self.scale) + np.float32(self.step.camera_offset)
-        self.restored[index] = np.where(done, back[0], self.blocks[index])
+        self.restored[index] = np.where(done, back[0], self.restored[index])
         self.reblurred[index] = np.where(np.isfinite(both[1]), back[1], self.blocks[index])
 
     def result(self, started: float) -> DeblurResult:
@@ -323,6 +346,7 @@ class _Job:
         weights: dict[str, str] = {}
         for source in self.psfs:
             weights |= source.weights
+        weights |= self.networks
         record = Record(
             step=step.model_dump(mode="json"),
             seed=step.seed,
@@ -336,7 +360,7 @@ class _Job:
             partial=self.partial,
             learned=step.method.learned,
         )
-        name = f"{self.image.name} · {step.method.title}"
+        name = f"{self.image.name} · {step.method.label}"
         maps = [source.psf for source in self.psfs if isinstance(source.psf, PsfMap)]
         return DeblurResult(
             image=self.image.with_data(self.image.from_blocks(self.restored), name),
@@ -345,6 +369,19 @@ class _Job:
             record=record,
             partial=self.partial,
         )
+
+
+def checksums(method: Method) -> dict[str, str]:
+    """Return the sha256 of the trained networks that make a method's pixels, by id.
+
+    Raises
+    ------
+    UnknownNameError
+        If one is not installed: known before a PSF is estimated.
+    """
+    from napari_deblur.nets.weights import find_model
+
+    return {id: find_model(id).sha256 for id in method.network_ids()}
 
 
 def settle_window(shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -31,7 +31,9 @@ def planned_blurs(step: Deblur, image: Image, psf: PsfSource, engine: Engine) ->
     if one is None or isinstance(one, str):
         from napari_deblur.optics.psf import FAMILIES
 
-        return _many_kernels(max(family.default_size_px for family in FAMILIES.values()))
+        model = one or step.method.default_psf
+        known = [FAMILIES[model]] if isinstance(model, str) and model in FAMILIES else FAMILIES.values()
+        return _many_kernels(max(family.default_size_px for family in known))
     found = resolve(psf, image, 0, method=step.method, engine=engine, run=Run(), optics=None)
     return found.blurs(step.eigen_tolerance, engine.device, Run())
 

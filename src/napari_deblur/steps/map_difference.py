@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.optics.psf import family
 from napari_deblur.optics.psf_map import PsfMap
 
 _AXIS = "axis_rad"
@@ -44,7 +45,7 @@ class MapDifference:
     ----------
     parameter_names : tuple of str
     values : ndarray, float32, shape (rows, cols, N)
-        Differences; of an axis the smallest turn, in (-π/2, π/2].
+        Differences; of an axis the smallest turn, up to half its period.
     valid : ndarray, bool, shape (rows, cols)
         Where both maps are.
     expected_error : ndarray, float32, shape (rows, cols, N), or None
@@ -96,7 +97,8 @@ def subtract(one: PsfMap, other: PsfMap) -> MapDifference:
     values = one.parameters - other.parameters
     if _AXIS in one.parameter_names:
         index = one.parameter_names.index(_AXIS)
-        values[..., index] = np.pi / 2 - (np.pi / 2 - values[..., index]) % np.pi
+        period = family(one.model).axis_period_rad
+        values[..., index] = period / 2 - (period / 2 - values[..., index]) % period
     error = None
     if one.predicted_error is not None and other.predicted_error is not None:
         error = np.hypot(one.predicted_error, other.predicted_error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,13 +11,16 @@ _AXIS = "axis_rad"
 
 
 def fill_invalid(
-    values: NDArray[np.float32], valid: NDArray[np.bool_], names: tuple[str, ...]
+    values: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    names: tuple[str, ...],
+    axis_period_rad: float = math.pi,
 ) -> NDArray[np.float32]:
     """Fill invalid patches from the nearest valid ones.
 
     Each takes the mean of the nearest valid patch in each of the four directions along the grid, weighted by
     the inverse distance (Shajkofci & Liebling 2020, §II-F); where no line meets one, the nearest overall. An
-    axis is averaged as a direction modulo π.
+    axis is averaged as a direction modulo its period.
 
     Parameters
     ----------
@@ -24,6 +29,7 @@ def fill_invalid(
         At least one is true.
     names : tuple of str
         Names of the N parameters.
+    axis_period_rad : float
     """
     filled = values.copy()
     places = np.argwhere(valid)
@@ -38,8 +44,9 @@ def fill_invalid(
         filled[row, col] = weights @ stack
         if _AXIS in names:
             index = names.index(_AXIS)
-            direction = weights @ np.exp(2j * stack[:, index])
-            filled[row, col, index] = (np.angle(direction) / 2) % np.pi
+            order = 2 * np.pi / axis_period_rad
+            direction = weights @ np.exp(1j * order * stack[:, index])
+            filled[row, col, index] = (np.angle(direction) / order) % axis_period_rad
     return filled
 
 

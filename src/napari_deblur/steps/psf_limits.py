@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from napari_deblur.core.image import FloatArray
 from napari_deblur.core.run import Run
 from napari_deblur.optics.psf import family
+from napari_deblur.optics.psf_map import PsfMap
 
-AXIS = "axis_rad"
+AXIS, POWER = "axis_rad", "astigmatism_waves"
+_ASTIGMATISM = ("vertical_astigmatism_waves", "oblique_astigmatism_waves")
 # A patch with more of its pixels at the top has lost about a third of what the network could tell of it.
 LARGEST_SATURATED_SHARE = 0.05
 # Fewer pixels at the very top are no plateau: every image has a brightest one.
@@ -118,11 +120,15 @@ def like_motion(model: str, values: FloatArray, errors: FloatArray) -> bool:
     names = family(model).parameter_names
     column = dict(zip(names, values.T.astype(np.float64), strict=True))
     error = dict(zip(names, errors.T.astype(np.float64), strict=True))
-    if {"defocus_waves", "astigmatism_waves", AXIS} <= set(column):
+    if set(_ASTIGMATISM) <= set(column):
+        vertical, oblique = (column[name] for name in _ASTIGMATISM)
+        column |= {POWER: np.hypot(vertical, oblique), AXIS: np.arctan2(oblique, vertical) / 2}
+        error[POWER] = np.maximum(*(error[name] for name in _ASTIGMATISM))
+    if {"defocus_waves", POWER, AXIS} <= set(column):
         focus = 4 * np.sqrt(3) * column["defocus_waves"]
-        cylinder = 2 * np.sqrt(6) * column["astigmatism_waves"]
+        cylinder = 2 * np.sqrt(6) * column[POWER]
         # Near focus all is small, and the ratio of two errors says nothing.
-        focus = np.where(column["astigmatism_waves"] > _SIGNIFICANT * error["astigmatism_waves"], focus, 0.0)
+        focus = np.where(column[POWER] > _SIGNIFICANT * error[POWER], focus, 0.0)
         long, short, axis = focus + cylinder, np.abs(focus - cylinder), column[AXIS]
     elif {"sigma_y_px", "sigma_x_px"} <= set(column):
         y, x = column["sigma_y_px"], column["sigma_x_px"]
@@ -131,6 +137,34 @@ def like_motion(model: str, values: FloatArray, errors: FloatArray) -> bool:
         return False
     lines = bool(np.mean(long > _LINE * short) > _MOST)
     return lines and bool(abs(np.mean(np.exp(2j * axis))) > _ONE_DIRECTION)
+
+
+def note_uncertain_psf(psf: object, run: Run) -> None:
+    """Tell the user of a learned method that a PSF map is uncertain, or beyond what networks know.
+
+    A trained network turns the traces of a wrong PSF into structure that looks as likely as any other.
+
+    Parameters
+    ----------
+    psf : object
+        Only a `PsfMap` says how far it is to be trusted.
+    run : Run
+    """
+    if not isinstance(psf, PsfMap) or not psf.valid.any():
+        return
+    for index, (name, (low, high)) in enumerate(family(psf.model).parameter_ranges.items()):
+        found, near = psf.parameters[..., index], _NEAR_END * (high - low)
+        if name != AXIS and bool(((found < low - near) | (found > high + near)).any()):
+            run.note(
+                f"{name} leaves the range of {low:g} to {high:g} that networks are trained for: what a "
+                "learned method makes of such a PSF is not to be trusted."
+            )
+    trust = float(np.median(psf.confidence[psf.valid]))
+    if trust < _LOW_CONFIDENCE:
+        run.note(
+            f"The PSF is uncertain (confidence {trust:.2f}), and a learned method makes likely structure of "
+            "what a wrong PSF leaves: compare with a classical method, and look at the residual."
+        )
 
 
 def note_limits(
@@ -163,9 +197,12 @@ def note_limits(
         if name == AXIS:
             continue
         found, expected = values[valid][:, index], errors[valid][:, index]
-        sharp &= found <= low + np.maximum(_SIGNIFICANT * expected, _NEAR_END * (high - low))
-        if float(np.mean(found > high - _NEAR_END * (high - low))) > 0.1:
-            run.note(f"{name} is at {high:g}, the end of the trained range, in over a tenth of the map.")
+        near, signed = _NEAR_END * (high - low), low < 0
+        size = np.abs(found) if signed else found - low
+        sharp &= size <= np.maximum(_SIGNIFICANT * expected, near)
+        for end, at_end in ((high, found > high - near), (low, signed & (found < low + near))):
+            if float(np.mean(at_end)) > 0.1:
+                run.note(f"{name} is at {end:g}, the end of the trained range, in over a tenth of the map.")
     if float(np.median(trust[valid])) < _LOW_CONFIDENCE:
         run.note(
             "Low confidence: the network expects large errors. The image may be too noisy, too empty, or "

@@ -13,6 +13,7 @@ from napari_deblur.core.image import FloatArray, Image, as_image
 from napari_deblur.core.params import Param
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
+from napari_deblur.optics.noise_floor import noise_floor
 from napari_deblur.optics.psf import DEFAULT_CUTOFF_CYCLES_PER_PX, family
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
@@ -27,6 +28,7 @@ from napari_deblur.steps.psf_limits import (
     saturated_share,
 )
 from napari_deblur.steps.psf_reading import PatchGrid, Reader, Reading, resample
+from napari_deblur.steps.psf_source import check_sizes
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
@@ -54,6 +56,11 @@ class EstimatePsfMap(Step):
     )
     stride_px: int = Param(
         64, ge=8, le=1024, step=8, title="Stride", help="Distance between neighbouring patches.", unit="px"
+    )
+    one_psf: bool = Param(
+        False,
+        title="One PSF",
+        help="Read all patches as one PSF of the whole field: more accurate where the blur does not change.",
     )
     average_views: bool = Param(
         True,
@@ -93,7 +100,7 @@ class EstimatePsfMap(Step):
         Raises
         ------
         InvalidInputError
-            If the image breaks a rule or holds no texture anywhere.
+            If the image breaks a rule or holds no texture anywhere, or the optics do not fit it.
         """
         run = run or Run()
         image = as_image(image)
@@ -108,8 +115,11 @@ class EstimatePsfMap(Step):
     def _maps(self, image: Image, engine: Engine, run: Run, optics: Optics | None) -> list[PsfMap]:
         """Return one map per plane; a plane without texture gets that of the nearest plane with some."""
         net, card = engine.network(self.model)
+        if optics is not None:
+            check_sizes(optics, image, 2)
         zoom, cutoff = self._zoom(card, optics, run)
-        planes = image.planes()
+        # What was cut off below zero belongs to the noise, which tells sharp from blurred.
+        planes = image.with_data(image.unclipped).planes()
         patch = int(card["config"]["patch_px"])
         grid = PatchGrid.over(resample(planes[0], zoom).shape, patch, self.stride_px, zoom, image.shape_yx)
         read = Reader(net, grid, VIEWS if self.average_views else 1, engine.device)
@@ -120,9 +130,9 @@ class EstimatePsfMap(Step):
             started = time.perf_counter()
             chunk = planes[start : start + at_once]
             part = run.part(start, start + len(chunk), len(planes))
-            readings = read.planes([resample(plane, zoom) for plane in chunk], part)
+            readings = read.planes([_as_read(plane, zoom, run) for plane in chunk], part)
             found += [
-                self._map(plane, reading, grid, image, run, cutoff)
+                self._map(plane, reading, read, image, run, cutoff)
                 for plane, reading in zip(chunk, readings, strict=True)
             ]
             seconds += [(time.perf_counter() - started) / len(chunk)] * len(chunk)
@@ -139,9 +149,10 @@ class EstimatePsfMap(Step):
         ]
 
     def _map(
-        self, plane: FloatArray, reading: Reading, grid: PatchGrid, image: Image, run: Run, cutoff: float
+        self, plane: FloatArray, reading: Reading, read: Reader, image: Image, run: Run, cutoff: float
     ) -> PsfMap | None:
         """Return the map of one plane without its record; None if nothing in it can be told."""
+        grid = read.grid
         tops, lefts = ((starts / grid.zoom).tolist() for starts in (grid.rows, grid.cols))
         saturated = saturated_share(plane, tops, lefts, grid.patch_px / grid.zoom)
         valid = (reading.validity >= self.least_validity) & (saturated <= LARGEST_SATURATED_SHARE)
@@ -152,21 +163,23 @@ class EstimatePsfMap(Step):
             )
         if not valid.any():
             return None
-        needs_cutoff = family(self.model).needs_cutoff
-        if needs_cutoff and detail_beyond_cutoff(plane, cutoff) > MOST_DETAIL_BEYOND:
+        chosen = family(self.model)
+        if chosen.needs_cutoff and detail_beyond_cutoff(plane, cutoff) > MOST_DETAIL_BEYOND:
             run.note(
                 f"The image has detail that optics with NA · pixel / wavelength = {cutoff:.3g} cycles per "
                 "pixel cannot pass: the optics are others, or it was sharpened or compressed, or is no "
                 "micrograph. The map is not to be trusted."
             )
-        trust = confidence(self.model, reading.errors, reading.validity) * (
-            saturated <= LARGEST_SATURATED_SHARE
-        )
+        trusted, centers = saturated <= LARGEST_SATURATED_SHARE, grid.centers_px()
+        if self.one_psf:
+            reading, centers = read.together(reading, valid), (centers[:1, :1] + centers[-1:, -1:]) / 2
+            valid = trusted = np.ones((1, 1), bool)
+        trust = confidence(self.model, reading.errors, reading.validity) * trusted
         trust = note_limits(self.model, reading.values, reading.errors, valid, trust, run)
         return PsfMap.from_parameters(
             self.model,
-            fill_invalid(reading.values, valid, family(self.model).parameter_names),
-            centers_px=grid.centers_px(),
+            fill_invalid(reading.values, valid, chosen.parameter_names, chosen.axis_period_rad),
+            centers_px=centers,
             image_shape=image.shape_yx,
             valid=valid,
             confidence=trust,
@@ -198,6 +211,20 @@ class EstimatePsfMap(Step):
                 "pixels lost."
             )
         return zoom, own
+
+
+def _as_read(plane: FloatArray, zoom: float, run: Run) -> FloatArray:
+    """Return a plane as a network knows images: at its scale, with white noise."""
+    scaled = resample(plane, zoom)
+    floor = noise_floor(scaled)
+    if floor is None:
+        return scaled
+    run.note(
+        "The image was enlarged: its noise stops short of the finest detail that its pixels could hold. "
+        "Noise of the same strength was added there to what the network reads, or it would take the grain "
+        "for detail."
+    )
+    return floor.filled(scaled, run.seed)
 
 
 def _without_gaps(found: list[PsfMap | None], run: Run) -> list[PsfMap]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,12 +85,16 @@ class Reading:
     validity : ndarray, shape (rows, cols)
     signed : ndarray, shape (rows, cols, 4), or None
         Signed defocus and its errors, where the network reads them.
+    quantities, quantity_errors : ndarray, shape (rows, cols, K), or None
+        What the network regresses, of which the values are made.
     """
 
     values: FloatArray
     errors: FloatArray
     validity: FloatArray
     signed: FloatArray | None
+    quantities: FloatArray | None = None
+    quantity_errors: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,37 @@ class Reader:
         if estimate.signed_defocus is not None:
             parts = [gathered(name) for name in ("signed_defocus", "signed_defocus_error")]
             signed = np.concatenate(parts, axis=-1)
-        return [
+        found = [
             Reading(values[i], errors[i], validity[i], None if signed is None else signed[i])
             for i in range(len(planes))
         ]
+        if estimate.quantities is None:
+            return found
+        regressed, spread = gathered("quantities"), gathered("quantity_errors")
+        return [
+            replace(one, quantities=regressed[i], quantity_errors=spread[i]) for i, one in enumerate(found)
+        ]
+
+    def together(self, reading: Reading, valid: NDArray[np.bool_]) -> Reading:
+        """Return the one reading (1, 1, …) of all valid patches of a plane, as if they were blurred alike."""
+        import torch
+
+        from napari_deblur.nets.identification import Estimate
+
+        def column(array: FloatArray | None) -> Any:
+            return None if array is None else torch.from_numpy(array[valid])
+
+        parts = (reading.values, reading.errors, reading.validity, None, None)
+        estimate = Estimate(*map(column, (*parts, reading.quantities, reading.quantity_errors)))
+        covered = float(valid.mean()) * np.prod(self.grid.shape) / self.grid.patch_px**2
+        found = self.net.combined(estimate, torch.ones(int(valid.sum())), covered)
+
+        def single(tensor: Any) -> FloatArray:
+            return np.asarray(tensor.numpy().reshape(1, 1, *tensor.shape[1:]))
+
+        signed = None
+        if found.signed_defocus is not None:
+            signed = single(torch.cat([found.signed_defocus, found.signed_defocus_error], dim=-1))
+        return Reading(
+            single(found.parameters), single(found.predicted_error), single(found.valid_probability), signed
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ class BlurFactory:
     kernel: NDArray[np.float32] | None = None
     eigen: EigenPsfs | None = None
     spacing: tuple[float, ...] = ()
+    pedestal: float = 0.0
+    # The last window's blur, for the next one of the same shape; each thread has its own.
+    _last: threading.local = field(default_factory=threading.local, repr=False)
 
     @property
     def n_kernels(self) -> int:
@@ -57,6 +61,11 @@ class BlurFactory:
 
     def __call__(self, shape: tuple[int, ...], origin_px: tuple[int, ...], device: Any) -> Blur:
         """Return the blur over a window of ``shape`` whose first pixel is ``origin_px``."""
+        blur = self._blur(shape, origin_px, device)
+        blur.pedestal = self.pedestal
+        return blur
+
+    def _blur(self, shape: tuple[int, ...], origin_px: tuple[int, ...], device: Any) -> Blur:
         import torch
 
         from napari_deblur.blur.convolution import Convolution
@@ -67,7 +76,12 @@ class BlurFactory:
             top, left = origin_px
             return MaskThenConvolve(self.eigen, (height, width), origin_px=(top, left), device=device)
         assert self.kernel is not None
-        return Convolution(torch.from_numpy(self.kernel).to(device), shape, self.spacing)
+        if getattr(self._last, "made_for", None) != (shape, str(device)):
+            self._last.__dict__.clear()  # its memory is free before the next takes any
+            self._last.blur = Convolution(torch.from_numpy(self.kernel).to(device), shape, self.spacing)
+            self._last.made_for = (shape, str(device))
+        blur: Convolution = self._last.blur
+        return blur
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,11 +175,13 @@ def resolve(
         If the PSF breaks a rule or none was given where one is needed.
     """
     if psf is None and (first := method.start_psf()) is not None:
-        run.note("No PSF was given: it is estimated from the image together with the result.")
+        if method.blind:
+            run.note("No PSF was given: it is estimated from the image together with the result.")
         from napari_deblur.optics.measured import prepare_psf
 
         kernel = prepare_psf(first, image_shape=image.shape_yx, argument="psf_size_px")
         return PlanePsf(kernel, description={"source": "none", "shape": list(kernel.shape)})
+    whole_field = psf is None and method.default_one_psf
     if psf is None:
         psf = method.default_psf
         if psf is None:
@@ -174,7 +190,8 @@ def resolve(
     ndim = restored_ndim(psf, image, method)
     one, shared = one_of(psf, image, block, ndim)
     if isinstance(one, str):
-        found = _blind(one, image, block, engine=engine, run=run, optics=optics)
+        given = {"model": one, "one_psf": whole_field}
+        found = _blind(given, image, block, engine=engine, run=run, optics=optics)
         if not method.blind or method.space_varying:
             return found
         one, shared = found.psf, found.shared
@@ -193,12 +210,20 @@ def resolve(
     return _kernel(one, image, ndim, shared, run)
 
 
+def _own_sizes(psf: Image) -> dict[str, float]:
+    """Return a measured PSF's voxel size, for the record: a recipe made from it tells it again."""
+    found = {"z_step_um": psf.z_step_um}
+    if psf.pixel_size_um is not None and psf.pixel_size_um[0] == psf.pixel_size_um[1]:
+        found["pixel_size_um"] = psf.pixel_size_um[0]  # else only the file itself can tell it
+    return {name: float(size) for name, size in found.items() if size is not None}
+
+
 def _kernel(psf: Any, image: Image, ndim: int, shared: bool, run: Run) -> PlanePsf:
     """Return a single kernel, made from optics or brought by the user."""
     spacing = _spacing(image, ndim)
     block_shape = image.block_shape(ndim)
     if isinstance(psf, Optics):
-        _check_sizes(psf, image, ndim)
+        check_sizes(psf, image, ndim)
         described = {"source": "optics", **psf.model_dump(mode="json")}
         if ndim == 2:
             from napari_deblur.optics.psf import optics_psf
@@ -214,15 +239,20 @@ def _kernel(psf: Any, image: Image, ndim: int, shared: bool, run: Run) -> PlaneP
 
         target = image.voxel_size_um if ndim == 3 else image.pixel_size_um
         kernel, found = measured_psf(psf, target, image_shape=block_shape, run=run)
-        return PlanePsf(kernel, shared, {"source": "kernel", **found}, spacing=spacing)
+        return PlanePsf(kernel, shared, {"source": "kernel", **found, **_own_sizes(psf)}, spacing=spacing)
     from napari_deblur.optics.measured import prepare_psf
 
     kernel = prepare_psf(psf, image_shape=block_shape if ndim == 3 else image.shape_yx, run=run)
     return PlanePsf(kernel, shared, {"source": "kernel", "shape": list(kernel.shape)}, spacing=spacing)
 
 
-def _check_sizes(optics: Optics, image: Image, ndim: int) -> None:
-    """Refuse optics of other voxels than the image's, where both are known."""
+def check_sizes(optics: Optics, image: Image, ndim: int) -> None:
+    """Refuse optics of other voxels than the image's, where both are known.
+
+    Raises
+    ------
+    InvalidInputError
+    """
     y, x = image.pixel_size_um or (None, None)
     told_px = optics.pixel_size_um
     pairs: list[tuple[str, float | None, float | None]] = [
@@ -247,14 +277,14 @@ def _relative(voxel_um: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _blind(
-    model: str, image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
+    given: dict[str, Any], image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
 ) -> PlanePsf:
+    """Return the PSF that `EstimatePsfMap` with the fields given reads off one plane."""
     from napari_deblur.steps.psf_map import EstimatePsfMap
 
-    single = Image(image.planes()[plane], "yx", image.pixel_size_um, name=image.name)
-    estimate = declare(EstimatePsfMap, {"model": model}).estimate(
-        single, engine=engine, run=run, optics=optics
-    )
+    planes = image.with_data(image.unclipped).planes()
+    single = Image(planes[plane], "yx", image.pixel_size_um, name=image.name)
+    estimate = declare(EstimatePsfMap, given).estimate(single, engine=engine, run=run, optics=optics)
     alone = len(image.planes()) == 1
     return PlanePsf(estimate, alone, describe_map(estimate), dict(estimate.record.get("weights", {})))
 

@@ -162,7 +162,7 @@ class _StreamRun(Preparation):
         for name, kind in self.formats.items():
             zarr = is_zarr(kind)
             file = f"{name}{'.zarr' if zarr else '.ome.tif'}"
-            title = f"{self.image.name} · {self.step.method.title}" + (
+            title = f"{self.image.name} · {self.step.method.label}" + (
                 " · residual" if name == "residual" else ""
             )
             stub = replace(self.image.stub(), name=title)
@@ -221,6 +221,8 @@ class _StreamRun(Preparation):
             "block_px": list(plan.block),
             "halo_px": list(plan.halo),
         }
+        from napari_deblur.steps.deblur import checksums
+
         psf = self.work.psf(0)
         path = {"path": str(self.psf_path.resolve())} if self.psf_path else {}
         return Record(
@@ -230,7 +232,7 @@ class _StreamRun(Preparation):
             seconds=round(time.perf_counter() - started, 3),
             input=describe_input(self.image.stub()),
             psf={**psf.description, **path},
-            weights=psf.weights,
+            weights=psf.weights | checksums(self.step.method),
             facts=facts,
             notes=list(self.run.notes),
             learned=self.step.method.learned,

@@ -54,6 +54,7 @@ def make_card(
         Figures by set.
     """
     model = family(network.model)
+    cutoff = degradation.cutoff_cycles_per_px or model.default_cutoff_cycles_per_px
     return {
         "id": network.model,
         "title": f"PSF identification, {model.title}",
@@ -63,7 +64,7 @@ def make_card(
         "parameter_names": list(model.parameter_names),
         "parameter_units": list(model.parameter_units),
         "parameter_ranges": {name: list(bounds) for name, bounds in model.parameter_ranges.items()},
-        "cutoff_cycles_per_px": degradation.cutoff_cycles_per_px if model.needs_cutoff else None,
+        "cutoff_cycles_per_px": cutoff if model.needs_cutoff else None,
         "photons": [degradation.photons_low, degradation.photons_high],
         "degradation": degradation.model_dump(),
         "recipe": recipe.model_dump(),

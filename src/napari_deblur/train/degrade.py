@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from napari_deblur.core.params import Declared, Param
 from napari_deblur.optics.noise import poisson_gaussian
-from napari_deblur.optics.psf import DEFAULT_CUTOFF_CYCLES_PER_PX, family
+from napari_deblur.optics.psf import family
 
 _BLOCK_PX = 32
 
@@ -31,6 +31,12 @@ class Degradation(Declared):
         20000.0, title="Most photons", help="Highest peak photon count of a patch.", gt=0
     )
     read_noise_high: float = Param(5.0, title="Read noise", help="Highest read noise in photons.", ge=0)
+    gaussian_noise_high: float = Param(
+        0.0,
+        title="Gaussian noise",
+        help="Most further noise (standard deviation over the signal's peak), in half of the patches.",
+        ge=0,
+    )
     invalid_share: float = Param(0.08, title="Empty patches", help="Share without any texture.", ge=0, le=1)
     least_contrast_to_noise: float = Param(
         0.3, title="Least contrast", help="Texture to noise (standard deviations) of a valid patch.", ge=0
@@ -38,8 +44,12 @@ class Degradation(Declared):
     least_contrast: float = Param(
         0.01, title="Least relative contrast", help="Texture to mean of a valid patch.", ge=0
     )
-    cutoff_cycles_per_px: float = Param(
-        DEFAULT_CUTOFF_CYCLES_PER_PX, title="Cut-off", help="Radius of the pupil.", gt=0, unit="cycles/px"
+    cutoff_cycles_per_px: float | None = Param(
+        None,
+        title="Cut-off",
+        help="Radius of the pupil; by default the family's own.",
+        gt=0,
+        unit="cycles/px",
     )
 
 
@@ -175,8 +185,12 @@ def degrade(
     haze = sampler.log_uniform(0.01, 1.5, count, 1, 1) * sampler.chance(0.7, count, 1, 1)
     blurred = blurred / peak + haze
     # A crop without any signal stays dark instead of dividing by zero.
-    expected = blurred * (photons[:, None, None] / blurred.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-3))
+    per_unit = photons[:, None, None] / blurred.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-3)
+    expected = blurred * per_unit
     read = sampler.uniform(0, settings.read_noise_high, count, 1, 1)
+    if settings.gaussian_noise_high > 0:
+        more = sampler.uniform(0, settings.gaussian_noise_high, count, 1, 1)
+        read = torch.hypot(read, more * sampler.chance(0.5, count, 1, 1) * per_unit)
     noisy = poisson_gaussian(expected, read, sampler.generator)
     # A fifth of the images were stored with 8 bits.
     step = expected.amax(dim=(-2, -1), keepdim=True).clamp(min=1.0) / 200

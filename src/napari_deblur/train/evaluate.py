@@ -1,4 +1,4 @@
-"""Held-out figures: R² of every regressed quantity, by set and by photon level."""
+"""Held-out figures: R² of every quantity and the kernels' signal-to-noise ratio, by set and photon level."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from napari_deblur.nets.identification import PATCH_PX, IdentificationNet
 from napari_deblur.nets.targets import Targets
+from napari_deblur.optics.psf import family
 from napari_deblur.train.degrade import Batch, Degradation, Sampler, central_crops, crop_size_px, degrade
 from napari_deblur.train.tiles import Pool
 
@@ -75,25 +76,45 @@ def predict(network: IdentificationNet, batches: list[Batch], views: int = 1) ->
 
 
 def r_squared(regressed: Targets, found: Predictions) -> dict[str, float]:
-    """Return R² of each regressed quantity over valid patches.
+    """Return R² of each quantity over valid patches; of signed coefficients, of them and not their products.
 
     As ``mean``, that over the quantities which the parameters follow from: a product regressed beside them is
     no further parameter.
     """
-    true, predicted = found.true[found.valid], found.predicted[found.valid]
+    columns = (torch.from_numpy(values[found.valid]) for values in (found.true, found.predicted))
+    true, predicted = (regressed.scored(values).numpy().astype(np.float64) for values in columns)
     residual = ((true - predicted) ** 2).sum(axis=0)
     total = ((true - true.mean(axis=0)) ** 2).sum(axis=0)
     scores = 1 - residual / np.maximum(total, 1e-12)
-    result = {name: float(score) for name, score in zip(regressed.names, scores, strict=True)}
+    result = {name: float(score) for name, score in zip(regressed.scored_names, scores, strict=True)}
     return {**result, "mean": float(np.mean([result[name] for name in regressed.of_parameters]))}
 
 
+def psf_snr_db(regressed: Targets, found: Predictions) -> np.ndarray[Any, Any]:
+    """Return −10 log₁₀(‖ĥ − h‖² / ‖h‖²) of the kernels of valid patches, shape (n,).
+
+    Both have sum 1 and the family's own centre; they are not registered to each other.
+    """
+    columns = (torch.from_numpy(values[found.valid]) for values in (found.true, found.predicted))
+    true, predicted = (family(regressed.model).kernels(regressed.coefficients(values)) for values in columns)
+    error = (predicted - true).square().sum(dim=(-2, -1)) / true.square().sum(dim=(-2, -1))
+    ratio: np.ndarray[Any, Any] = -10 * torch.log10(error.clamp(min=1e-12)).numpy()
+    return ratio
+
+
 def figures(regressed: Targets, found: Predictions) -> dict[str, float]:
-    """Return R², the validity's accuracy, and the ratio of actual to predicted error, rounded for a card."""
+    """Return figures for a card, rounded.
+
+    R²; the kernels' signal-to-noise ratio in dB, mean and standard deviation over patches; the validity's
+    accuracy; and the ratio of actual to predicted error.
+    """
     agreed = float(((found.valid_probability >= 0.5) == found.valid).mean())
     standard = (found.true - found.predicted)[found.valid] / found.error[found.valid]
     scores = r_squared(regressed, found)
+    ratio = psf_snr_db(regressed, found)
     extra = {
+        "psf_snr_db": float(ratio.mean()),
+        "psf_snr_db_deviation": float(ratio.std()),
         "validity_accuracy": agreed,
         "valid_share": float(found.valid.mean()),
         "error_ratio": float(np.sqrt((standard**2).mean())),

@@ -51,5 +51,8 @@ class Networks(nn.Module):
         first = next(iter(networks.values()))
         x = normalise(torch.cat(list(patches.values())))
         features = torch.cat([first.spatial(x), first.spectral(x)], dim=1)
-        parts = features.split([len(part) for part in patches.values()])
-        return {name: networks[name].heads(part) for name, part in zip(patches, parts, strict=True)}
+        counts = [len(part) for part in patches.values()]
+        parts = zip(patches, features.split(counts), x.split(counts), strict=True)
+        return {
+            name: networks[name].heads(part, networks[name].asymmetry_of(own)) for name, part, own in parts
+        }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,11 +14,53 @@ from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.train.recipes import Recipe, recipe
 from napari_deblur.train.training import Training
+from napari_deblur.train.workers import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_deblur.train.checkpoint import State
+    from napari_deblur.train.crops import SceneRenewal
 
 _SHOWN_EVERY = 20
 
 
-def _pick_device(device: str | None) -> torch.device:
+class Pace(Protocol):
+    """What the loop reads of a recipe."""
+
+    @property
+    def checkpoint_minutes(self) -> float: ...  # noqa: D102
+    @property
+    def patience(self) -> int: ...  # noqa: D102
+
+
+class Trainable(Protocol):
+    """A training in progress, as the loop needs it."""
+
+    state: State
+    workers: Workers
+    device: torch.device
+    given_up: bool
+
+    @property
+    def recipe(self) -> Pace: ...  # noqa: D102
+    @property
+    def renewal(self) -> SceneRenewal | None: ...  # noqa: D102
+    @property
+    def fraction(self) -> float: ...  # noqa: D102
+    @property
+    def stale(self) -> int: ...  # noqa: D102
+    @property
+    def checkpoint(self) -> Path: ...  # noqa: D102
+    @property
+    def weights(self) -> list[Path]: ...  # noqa: D102
+    def batches(self) -> Iterator[Any]: ...  # noqa: D102
+    def step(self, batch: Any) -> dict[str, Tensor]: ...  # noqa: D102
+    def export(self, complete: bool) -> None: ...  # noqa: D102
+
+
+def pick_device(device: str | None) -> torch.device:
+    """Return the device of that name; by default CUDA where there is one, else the CPU."""
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -77,15 +119,20 @@ def train(
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     run.step(0, 1, "preparing scenes and held-out patches")
-    training = Training(
-        chosen, folder, Path(data_dir) if data_dir else None, _pick_device(device), start_from
-    )
+    training = Training(chosen, folder, Path(data_dir) if data_dir else None, pick_device(device), start_from)
     if resume and training.checkpoint.is_file():
         training.state.load(training.checkpoint, training.device)
-    return _loop(training, run)
+    return run_loop(training, run)
 
 
-def _loop(training: Training, run: Run) -> list[Path]:
+def run_loop(training: Trainable, run: Run) -> list[Path]:
+    """Train to the end, with checkpoints; return the weight files.
+
+    Raises
+    ------
+    CancelledError
+        After a checkpoint was written.
+    """
     state, chosen = training.state, training.recipe
     clock, saved = time.monotonic() - state.seconds, state.seconds
     smooth: dict[str, Tensor] = {}

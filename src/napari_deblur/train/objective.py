@@ -10,8 +10,12 @@ from torch.nn import functional
 
 from napari_deblur.nets.identification import IdentificationNet
 from napari_deblur.nets.targets import SIGNED_DEFOCUS
+from napari_deblur.optics.psf import family
 from napari_deblur.train.degrade import Batch
 from napari_deblur.train.recipes import Recipe
+
+# Kernels nearer to the truth than 20 dB gain nothing more.
+_KERNEL_FLOOR = 0.01
 
 
 def learning_rate(chosen: Recipe, fraction: float) -> float:
@@ -49,3 +53,26 @@ def loss_terms(
         "likelihood": (likelihood * weight).sum(),
         "validity": functional.binary_cross_entropy_with_logits(logit, batch.valid.float()),
     }
+
+
+def kernel_term(network: IdentificationNet, batch: Batch, mean: Tensor) -> Tensor:
+    """Return the mean logarithm of the relative squared error of the kernels that a network's answers mean.
+
+    Up to a factor and beyond the floor this is minus their signal-to-noise ratio in decibels. It knows what
+    coefficients by themselves do not: which of their errors a kernel shows, and which sets of them mean the
+    same kernel.
+
+    Parameters
+    ----------
+    network : IdentificationNet
+    batch : Batch
+    mean : Tensor, shape (batch, K)
+        Scaled quantities, as `IdentificationNet.forward` returns them.
+    """
+    chosen = family(network.model)
+    found = chosen.kernels(network.targets.coefficients(mean * network.scale + network.center))
+    with torch.no_grad():
+        true = chosen.kernels(batch.parameters)
+    relative = (found - true).square().sum(dim=(-2, -1)) / true.square().sum(dim=(-2, -1))
+    terms = torch.log(relative + _KERNEL_FLOOR) - math.log(1 + _KERNEL_FLOOR)
+    return (terms * batch.valid).sum() / batch.valid.sum().clamp(min=1)

@@ -6,15 +6,21 @@ from typing import Any, Literal
 
 from napari_deblur.core.errors import UnknownNameError
 from napari_deblur.core.params import Declared, Param
-from napari_deblur.optics.psf import FAMILIES
 
 ALL_FAMILIES = "identification"
+TOGETHER: dict[str, tuple[str, ...]] = {
+    ALL_FAMILIES: ("gaussian-1", "gaussian-2", "zernike-1", "zernike-2", "zernike-3"),
+    "gaussian": ("gaussian-1", "gaussian-2"),
+    "zernike": ("zernike-1", "zernike-2", "zernike-3"),
+    "deep-blur-identification": ("zernike-7",),
+}
+"""Recipes whose name is not that of the one family that they train; of several, the branches are shared."""
 
 
 class Recipe(Declared):
     """How the weights of one PSF family, or of all together, are trained."""
 
-    id: str = Param(title="Id", help="That of the PSF family it trains, or 'identification' for all of them.")
+    id: str = Param(title="Id", help="That of the PSF family it trains, or of several together.")
     size: Literal["compact", "full"] = Param(
         "compact", title="Network", help="Compact for shipping, full for a longer training on a GPU."
     )
@@ -49,6 +55,15 @@ class Recipe(Declared):
     validity_weight: float = Param(
         0.3, title="Validity", help="Weight of the validity term in the loss.", ge=0
     )
+    kernel_weight: float = Param(
+        0.0, title="Kernels", help="Weight of the kernels' logarithmic error in the loss.", ge=0
+    )
+    gaussian_noise_high: float = Param(
+        0.0,
+        title="Gaussian noise",
+        help="Highest standard deviation of noise beside that of photons, relative to the signal's peak.",
+        ge=0,
+    )
     checkpoint_minutes: float = Param(5.0, title="Checkpoint", help="Time between checkpoints.", gt=0)
     patience: int = Param(
         0,
@@ -61,7 +76,7 @@ class Recipe(Declared):
     @property
     def models(self) -> tuple[str, ...]:
         """PSF families that it trains."""
-        return tuple(FAMILIES) if self.id == ALL_FAMILIES else (self.id,)
+        return TOGETHER.get(self.id, (self.id,))
 
 
 _MINUTES = {
@@ -70,11 +85,17 @@ _MINUTES = {
     "zernike-1": 30.0,
     "zernike-2": 40.0,
     "zernike-3": 70.0,
+    "gaussian": 30.0,
+    "zernike": 120.0,
     ALL_FAMILIES: 180.0,
 }
 
 RECIPES: dict[str, Recipe] = {id: Recipe(id=id, minutes=minutes) for id, minutes in _MINUTES.items()}
-"""One network each, and all of them together."""
+# The strongest noise of Debarnot & Weiss 2024 is about 0.1 of an image's range.
+RECIPES["deep-blur-identification"] = Recipe(
+    id="deep-blur-identification", minutes=60.0, kernel_weight=0.3, gaussian_noise_high=0.12
+)
+"""One network each, and several together."""
 
 
 def recipe(id: str) -> Recipe:

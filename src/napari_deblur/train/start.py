@@ -10,6 +10,7 @@ from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.nets.identification import IdentificationNet
 from napari_deblur.nets.weights import load_network
 
+_THIRD = "asymmetry."
 _HEADS = ("mean.weight", "mean.bias", "spread.2.weight", "spread.2.bias")
 
 
@@ -17,7 +18,7 @@ def take_weights(network: IdentificationNet, model: str) -> dict[str, Any]:
     """Copy a trained network's weights into one of the same architecture.
 
     Of the heads' last layers, which have a row for each regressed quantity, those rows are copied that both
-    regress with the same name.
+    regress with the same name. The branch for asymmetry stays as it is where the other has none.
 
     Parameters
     ----------
@@ -42,14 +43,16 @@ def take_weights(network: IdentificationNet, model: str) -> dict[str, Any]:
     if not isinstance(other, IdentificationNet):
         raise InvalidInputError("start_from", "must name a network that reads PSF parameters", model)
     mine, theirs = network.state_dict(), other.state_dict()
-    unlike = [name for name in mine if name not in theirs or _size(name, mine) != _size(name, theirs)]
+    fresh = {name for name in mine if name.startswith(_THIRD) and name not in theirs}
+    known = [name for name in mine if name not in fresh]
+    unlike = [name for name in known if name not in theirs or _size(name, mine) != _size(name, theirs)]
     if unlike:
         raise InvalidInputError("start_from", "must name a network of the same architecture", model)
     shared = [name for name in network.targets.names if name in other.targets.names]
     to = [network.targets.names.index(name) for name in shared]
     source = [other.targets.names.index(name) for name in shared]
     with torch.no_grad():
-        for name, value in mine.items():
+        for name, value in ((name, mine[name]) for name in known):
             if name in _HEADS:
                 value[to] = theirs[name][source].to(value)
             else:

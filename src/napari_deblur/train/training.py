@@ -18,7 +18,7 @@ from napari_deblur.train.crops import CropSampler, SceneRenewal
 from napari_deblur.train.degrade import Batch, Degradation, Sampler, central_crops, crop_size_px, degrade
 from napari_deblur.train.evaluate import figures, held_out, predict
 from napari_deblur.train.joint import SHARED_PREFIXES, Networks
-from napari_deblur.train.objective import learning_rate, loss_terms
+from napari_deblur.train.objective import kernel_term, learning_rate, loss_terms
 from napari_deblur.train.recipes import Recipe, network_config
 from napari_deblur.train.start import take_weights
 from napari_deblur.train.tiles import SCENE_PX, Pool, micrograph_pool, scene_pool, training_pool
@@ -56,7 +56,7 @@ class Training:
         self.recipe, self.out_dir, self.device = chosen, out_dir, device
         self.given_up = False
         self.workers = Workers.from_environment(device)
-        self.settings = Degradation()
+        self.settings = Degradation(gaussian_noise_high=chosen.gaussian_noise_high)
         torch.manual_seed(chosen.seed)
         networks = Networks([network_config(chosen, model) for model in chosen.models]).to(device)
         networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,9 +162,14 @@ class Training:
             outputs = state.networks({model: part.patches for model, part in batch.items()})
         networks = state.networks.each()
         found = [loss_terms(networks[model], batch[model], output) for model, output in outputs.items()]
+        if self.recipe.kernel_weight:
+            for terms, (model, output) in zip(found, outputs.items(), strict=True):
+                terms["kernel"] = kernel_term(networks[model], batch[model], output[0])
         terms = {name: torch.stack([part[name] for part in found]).mean() for name in found[0]}
         loss = terms["square"] + terms["absolute"] + 0.1 * terms["likelihood"]
         loss = loss + self.recipe.validity_weight * terms["validity"]
+        if self.recipe.kernel_weight:
+            loss = loss + self.recipe.kernel_weight * terms["kernel"]
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.workers.average_gradients(state.networks.parameters())
@@ -175,7 +180,10 @@ class Training:
         return {name: term.detach() for name, term in terms.items()}
 
     def evaluate(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Return held-out figures of the averaged weights by family and set, and note their means."""
+        """Return held-out figures of the averaged weights by family and set, and note the means of one.
+
+        That is R², or the kernels' signal-to-noise ratio where the training is for it.
+        """
         networks = self.state.average.each()
         found = {
             model: {
@@ -185,8 +193,9 @@ class Training:
             for model, sets in self.held_out.items()
         }
         names = next(iter(found.values()))
+        counts = "psf_snr_db" if self.recipe.kernel_weight else "mean"
         mean = {
-            name: round(sum(sets[name]["mean"] for sets in found.values()) / len(found), 4) for name in names
+            name: round(sum(sets[name][counts] for sets in found.values()) / len(found), 4) for name in names
         }
         self.state.history.append(
             {"step": self.state.step, "minutes": round(self.state.seconds / 60, 2), **mean}

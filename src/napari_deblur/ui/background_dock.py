@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QVBoxLayout
 
 from napari_deblur.core.run import Run
 from napari_deblur.steps.background import RemoveBackground
+from napari_deblur.ui.below import keep_below
 from napari_deblur.ui.dock import StepDock
 from napari_deblur.ui.forms import FormWithReset
 from napari_deblur.ui.layers import LayerImage
@@ -47,7 +48,9 @@ class BackgroundDock(StepDock):
         def done(result: BackgroundResult) -> None:
             background = Result(result.background.data, "background", look=look)
             foreground = Result(result.image.data, "foreground", look=look)
-            add_results(self.viewer, source, region, result.record, [background, foreground])
+            added = add_results(self.viewer, source, region, result.record, [background, foreground])
+            if region is None:
+                keep_below(added[-1], result.clipped.data)
             self.show_status(result.record.device, result.record.seconds)
 
         return work, done

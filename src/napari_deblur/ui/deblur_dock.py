@@ -201,7 +201,7 @@ class DeblurDock(StepDock):
             return step.run(image, psf, engine=engine, run=run, optics=choice.optics)
 
         def done(result: DeblurResult) -> None:
-            title = step.method.title + (" (cancelled)" if result.partial else "")
+            title = step.method.label + (" (cancelled)" if result.partial else "")
             results = [Result(result.image.data, title, look=look)]
             if with_residual:
                 rest = result.residual.data

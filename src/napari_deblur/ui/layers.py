@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.image import Image, as_float32, as_image
+from napari_deblur.core.image import FloatArray, Image, as_float32, as_image
 from napari_deblur.core.record import Record
+from napari_deblur.ui.below import below_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -196,6 +197,8 @@ class LayerImage:
         As the layer holds it: numpy, memory map or lazy.
     layer_id : object
         What tells the layer from others also when it is renamed.
+    below : ndarray or None
+        What was cut off below zero with its background, where that is known.
     """
 
     name: str
@@ -205,6 +208,7 @@ class LayerImage:
     z_step_um: float | None
     data: Any
     layer_id: Any = None
+    below: FloatArray | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -237,7 +241,8 @@ class LayerImage:
         placement = Placement.of(layer)
         pixel_size_um, z_step_um = placement.sizes_um()
         axes, key = placement.axes, layer.unique_id
-        return cls(layer.name, placement, axes, pixel_size_um, z_step_um, data, key)
+        below = below_of(layer)
+        return cls(layer.name, placement, axes, pixel_size_um, z_step_um, data, key, below)
 
     def load(self, index: tuple[slice, ...] | None = None) -> Image:
         """Read the pixels, or a part of them; for the worker's thread.
@@ -256,6 +261,7 @@ class LayerImage:
             self.pixel_size_um,
             self.z_step_um,
             self.name,
+            below=self.below if self.below is None or index is None else self.below[index],
         )
 
     def load_psf(self) -> Any:

@@ -37,6 +37,8 @@ class MapEntry:
         Of the input.
     layer_id : object
         Of the input layer, which may be renamed.
+    edited : bool
+        Whether the user made it by hand from an estimate.
     """
 
     name: str
@@ -45,6 +47,7 @@ class MapEntry:
     leading: tuple[int, ...]
     placement: Placement
     layer_id: Any = None
+    edited: bool = False
 
     @classmethod
     def of(cls, source: LayerImage, maps: list[PsfMap], plane: tuple[int, ...] | None) -> MapEntry:
@@ -118,8 +121,9 @@ class MapStore(QObject):
         return sorted(fitting, key=lambda entry: (not entry.belongs_to(source), not related(entry, source)))
 
     def best_for(self, source: LayerImage) -> MapEntry | None:
-        """Return the layer's own map, or that of a layer it was made from or together with."""
-        return next((entry for entry in self.usable(source) if related(entry, source)), None)
+        """Return the layer's own estimate, or that of a layer it was made from or together with."""
+        usable = (entry for entry in self.usable(source) if not entry.edited)
+        return next((entry for entry in usable if related(entry, source)), None)
 
 
 def related(entry: MapEntry, source: LayerImage) -> bool:

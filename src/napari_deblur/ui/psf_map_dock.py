@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,8 +22,10 @@ from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.map_comparison import MapComparison
 from napari_deblur.ui.maps import MapEntry, map_store, position_in
 from napari_deblur.ui.optics_panel import OpticsPanel
+from napari_deblur.ui.psf_editor import PsfEditor
 from napari_deblur.ui.psf_overlays import add_overlays, mosaics
 from napari_deblur.ui.psf_view import PsfView
+from napari_deblur.ui.qt import collapsible
 from napari_deblur.ui.region import Region, current_plane
 
 if TYPE_CHECKING:
@@ -58,6 +61,10 @@ class PsfMapDock(StepDock):
         self.optics = OpticsPanel("Use the microscope's optics")
         self.all_planes = QCheckBox("Every plane, not only this one")
         self.view = PsfView()
+        self.editor = PsfEditor(self.use_edited)
+        self.editing = collapsible("Edit this PSF")
+        self.editing.addWidget(self.editor)
+        self.editing.setVisible(False)
         self.save_button, self.load_button = QPushButton("Save map…"), QPushButton("Load map…")
         self.save_button.clicked.connect(self._ask_save)
         self.load_button.clicked.connect(self._ask_load)
@@ -68,6 +75,7 @@ class PsfMapDock(StepDock):
             body.addWidget(widget)
         body.addSpacing(6)
         body.addWidget(self.view)
+        body.addWidget(self.editing)
         body.addLayout(files)
         self.compare = MapComparison(self.viewer, self.store, self.shown, self.attempt)
         body.addWidget(self.compare)
@@ -82,14 +90,16 @@ class PsfMapDock(StepDock):
         with suppress(NapariDeblurError):  # said when the user presses a button
             self.optics.fill(LayerImage.of(layer).pixel_size_um if layer is not None else None)
         self.view.clear()
+        self.editing.setVisible(False)
         self._maps_changed()
 
     def entry(self) -> MapEntry | None:
-        """Return the map of the chosen layer."""
+        """Return the map of the chosen layer, as it was estimated or loaded."""
         layer = self.picker.layer()
         with suppress(NapariDeblurError):
             source = LayerImage.of(layer) if layer is not None else None
-            return next((entry for entry in self.store.entries if source and entry.belongs_to(source)), None)
+            own = (entry for entry in self.store.entries if source and entry.belongs_to(source))
+            return next((entry for entry in own if not entry.edited), None)
         return None
 
     def shown(self) -> tuple[MapEntry, str, PsfMap] | None:
@@ -133,6 +143,8 @@ class PsfMapDock(StepDock):
             if region is None:
                 self.store.add(MapEntry.of(source, maps, plane))
                 history(self.viewer).add(maps[0].record)
+                if maps[0].grid_shape == (1, 1):
+                    self._show_psf(maps[0], *map(float, maps[0].centers_px[0, 0]))
             self.show_status(device, sum(float(one.record.get("seconds", 0.0)) for one in maps))
 
         return work, done
@@ -195,7 +207,22 @@ class PsfMapDock(StepDock):
         height, width = entry.image_shape
         inside = -0.5 <= y <= height - 0.5 and -0.5 <= x <= width - 0.5
         if inside and all(at < size for at, size in zip(plane, entry.leading, strict=True)):
-            self.view.show_at(entry.at(plane), y, x)
+            self._show_psf(entry.at(plane), y, x)
+
+    def _show_psf(self, psf_map: PsfMap, y: float, x: float) -> None:
+        self.view.show_at(psf_map, y, x)
+        self.editor.show_at(psf_map, *psf_map.nearest(y, x))
+        self.editing.setVisible(True)
+
+    def use_edited(self, psf_map: PsfMap) -> None:
+        """Offer a PSF that the user made by hand to the Deblur dock, before what was estimated."""
+        layer = self.picker.layer()
+        if layer is None:
+            return
+        source = LayerImage.of(layer)
+        entry = MapEntry.of(source, [psf_map], None)
+        self.store.add(replace(entry, name=f"{source.name} · edited PSF", edited=True))
+        self.message.setText("The Deblur dock now offers the edited PSF as its PSF map.")
 
     def _mouse(self, viewer: Viewer, event: Any) -> Generator[None, None, None]:
         active = viewer.layers.selection.active

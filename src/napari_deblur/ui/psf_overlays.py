@@ -24,6 +24,8 @@ _UNITS = ("px", "waves", "rad")
 _ENERGY_SHOWN = 0.98
 _LARGEST_MOSAIC_BYTES = 200e6
 _LEAST_SPREAD = 0.1
+# Families of more parameters would fill the list of layers; their errors are told where the user clicks.
+_MOST_WITH_ERRORS = 3
 
 
 def readable(name: str) -> str:
@@ -139,6 +141,8 @@ def _trust(maps: list[PsfMap]) -> list[tuple[str, list[NDArray[Any]], tuple[floa
         ("confidence", [one.confidence for one in maps], (0.0, 1.0))
     ]
     ranges = family(maps[0].model).parameter_ranges
+    if len(ranges) > _MOST_WITH_ERRORS:
+        return shown
     for index, parameter in enumerate(maps[0].parameter_names):
         errors = [one.predicted_error[..., index] for one in maps if one.predicted_error is not None]
         low, high = ranges[parameter]
@@ -228,8 +232,8 @@ def add_overlays(
     Returns
     -------
     list of Layer
-        An image per parameter and one of its predicted error, confidence, invalid patches, astigmatism's
-        axis, mosaic; errors, confidence and mosaic hidden at first.
+        An image per parameter and, of few, one of its predicted error, confidence, invalid patches,
+        astigmatism's axis, mosaic; errors, confidence and mosaic hidden at first.
     """
     first = maps[0]
     grid = Grid.of(first)

@@ -11,6 +11,7 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_deblur.optics.psf import family
 from napari_deblur.optics.widths import fwhm_px, profiles
 from napari_deblur.ui.psf_overlays import split_unit
 from napari_deblur.ui.qt import caption
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _SIDE_PX = 116
 _HINT = "Click the image to see its PSF there."
 _PLOT_HEIGHT_PX = 110
+# Parameters of a smaller range are told with a third decimal.
+_SMALL_RANGE = 0.35
+# Of more parameters the unit is told once, so that each fits its line.
+_MOST_WITH_UNITS = 3
 # Colours that keep apart for the colour-blind too (Okabe & Ito 2008).
 _COLOURS = {"z": "#009e73", "y": "#e69f00", "x": "#56b4e9"}
 
@@ -71,11 +76,18 @@ class PsfView(QWidget):
         psf = psf_map.psf_at(y, x)
         row, col = psf_map.nearest(y, x)
         lines = [f"y {y:.0f}, x {x:.0f} px"]
+        units = {split_unit(name)[1] for name in psf_map.parameter_names}
+        once = len(units) == 1 and len(psf_map.parameter_names) > _MOST_WITH_UNITS
+        if once:
+            lines.append(f"in {units.pop()}:")
         for index, name in enumerate(psf_map.parameter_names):
             words, unit = split_unit(name)
-            value = f"{words} {float(psf_map.parameters[row, col, index]):.2f}"
+            unit = "" if once else unit
+            low, high = family(psf_map.model).parameter_ranges[name]
+            digits = 2 if high - low > _SMALL_RANGE else 3
+            value = f"{words} {float(psf_map.parameters[row, col, index]):.{digits}f}"
             if psf_map.predicted_error is not None:
-                value += f" ± {float(psf_map.predicted_error[row, col, index]):.2f}"
+                value += f" ± {float(psf_map.predicted_error[row, col, index]):.{digits}f}"
             lines.append(f"{value} {unit}".strip())
         height, width = fwhm_px(psf)
         lines.append(f"FWHM {_width_text(height)} × {_width_text(width)} px (y, x)")
