@@ -93,7 +93,8 @@ def noise_floor(plane: FloatArray) -> NoiseFloor | None:
     Spectra of overlapping blocks are averaged over rings, once by the mean and once by the median, in which
     the lines of a periodic object do not count. The noise of an enlarged image shows as a plateau that ends
     sharply, in every block; blur makes structure fall slowly, and structure is not the same all over. Many
-    small points everywhere look alike, but point one way, up, and white noise comes after them. A bilinear enlargement by less than about 3 falls as slowly as a lens, and is not told from one.
+    small points everywhere look alike, but point one way, up, and white noise comes after them. A bilinear
+    enlargement by less than about 3 falls as slowly as a lens, and is not told from one.
 
     Parameters
     ----------
