@@ -2,15 +2,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from scipy.ndimage import gaussian_filter, zoom
 
 from napari_deblur.core.errors import CancelledError, InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
 from napari_deblur.nets.identification import Estimate
+from napari_deblur.optics.noise_floor import noise_floor
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_fill import fill_invalid
+from napari_deblur.steps.psf_limits import MOST_DETAIL_BEYOND, detail_beyond_cutoff
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.train.scenes import SCENES
 
 
 class FakeNet:
@@ -186,10 +190,6 @@ def test_small_planes_of_a_stack_are_read_together(engine, monkeypatch):
 
 def test_enlarged_images_are_read_with_white_noise():
     """The shipped network takes the grain of an enlarged image for detail; filled, it reads the blur."""
-    from scipy.ndimage import gaussian_filter, zoom
-
-    from napari_deblur.train.scenes import SCENES
-
     rng = np.random.default_rng(0)
     scene = gaussian_filter(SCENES["filaments"][0](rng, 128), 1.6)
     camera = rng.poisson(300 * scene / scene.max() + 60)
@@ -204,3 +204,13 @@ def test_what_a_background_cut_off_is_read_too(engine):
     whole = EstimatePsfMap(model="gaussian-2").run(image, engine=engine)
     split = EstimatePsfMap(model="gaussian-2").run(image.without(np.full((300, 340), 0.1)), engine=engine)
     assert_allclose(split.parameters[..., 0], whole.parameters[..., 0] - 0.1, atol=1e-5)
+
+
+def test_the_missing_noise_of_enlarged_images_is_no_detail_beyond_the_optics():
+    rng = np.random.default_rng(0)
+    camera = rng.poisson(40 * (SCENES["filaments"][0](rng, 160) + 0.5))
+    enlarged = zoom(camera.astype(np.float32), 2, order=3)
+    assert noise_floor(enlarged) is not None
+    assert detail_beyond_cutoff(enlarged, 0.22) > MOST_DETAIL_BEYOND
+    psf_map = EstimatePsfMap(model="zernike-3").run(Image(enlarged), engine=Engine("cpu"))
+    assert not any("not to be trusted" in note for note in psf_map.record["notes"])

@@ -164,7 +164,9 @@ class EstimatePsfMap(Step):
         if not valid.any():
             return None
         chosen = family(self.model)
-        if chosen.needs_cutoff and detail_beyond_cutoff(plane, cutoff) > MOST_DETAIL_BEYOND:
+        # Of an enlarged image, whose noise falls too, detail and noise are not told apart.
+        beyond = chosen.needs_cutoff and detail_beyond_cutoff(plane, cutoff) > MOST_DETAIL_BEYOND
+        if beyond and noise_floor(plane) is None:
             run.note(
                 f"The image has detail that optics with NA · pixel / wavelength = {cutoff:.3g} cycles per "
                 "pixel cannot pass: the optics are others, or it was sharpened or compressed, or is no "
