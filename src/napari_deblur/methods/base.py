@@ -135,12 +135,13 @@ def registry() -> dict[str, type[Method]]:
     from napari_deblur.methods.cider import Cider
     from napari_deblur.methods.deep_blur import DeepBlur
     from napari_deblur.methods.hyper_laplacian import HyperLaplacian
+    from napari_deblur.methods.latent_deformation import LatentDeformation
     from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy
     from napari_deblur.methods.self_deblur import SelfDeblur
     from napari_deblur.methods.wiener import Wiener
 
     found: list[type[Method]] = [Wiener, RichardsonLucy, TVRichardsonLucy, HyperLaplacian]
-    found += [DeepBlur, Cider, SelfDeblur]
+    found += [DeepBlur, LatentDeformation, Cider, SelfDeblur]
     found += [entry.load() for entry in entry_points(group=ENTRY_POINT_GROUP)]
     return {method_id(method): method for method in found}
 
