@@ -70,6 +70,15 @@ def test_results_give_their_recipe(cli, tmp_path, image_file, psf_file):
     assert "must carry a record" in err
 
 
+def test_compare_by_default_takes_every_quick_method_with_a_blind_map(cli, tmp_path, image_file):
+    out = tmp_path / "compared"
+    code, text, err = cli("compare", image_file, "-o", out, "--blind", "gaussian-2", "--json")
+    assert code == 0, err
+    ids = [entry["method"] for entry in json.loads(text)["methods"]]
+    assert {"wiener", "richardson-lucy", "tv-richardson-lucy", "deep-blur"} <= set(ids)
+    assert not {"cider", "self-deblur", "latent-deformation"} & set(ids)
+
+
 def test_compare(cli, tmp_path, image_file, psf_file):
     out = tmp_path / "compared"
     code, text, err = cli(

@@ -239,12 +239,23 @@ def test_a_map_of_another_image_is_offered_but_not_taken(viewer, dock, cells, sa
 def test_every_method_runs_from_the_dock(viewer, dock, cells, sample, idle):
     know_map(viewer, cells, sample.psf_map())
     for cls in registry().values():
+        if not (cls.space_varying or cls.blind):
+            continue  # refuses a map; the live dock's tests run it
         few = {"n_iterations": 2} if "n_iterations" in cls.model_fields else {}
         dock.method.set(cls(**few))
         assert dock.form.value(method=dock.method.value()) == Deblur(method=cls(**few))
         dock.run()
         idle()
         assert f"cells · {cls(**few).label}" in viewer.layers
+
+
+def test_a_method_of_one_psf_refuses_a_map(viewer, dock, cells, sample, idle, notes):
+    know_map(viewer, cells, sample.psf_map())
+    dock.method.set(registry()["latent-deformation"]())
+    dock.run()
+    idle()
+    assert "psf must be a single kernel for Latent deformation; received a PSF map" in notes.pop()[1]
+    assert [layer.name for layer in viewer.layers if "Latent" in layer.name] == []
 
 
 def test_a_stack_with_one_map_and_with_many(viewer, dock, idle, notes):

@@ -95,7 +95,9 @@ def compare_options() -> list[Option]:
         INPUT,
         replace(FOLDER, help="Folder for the results and the table; made if missing."),
         Option(
-            "methods", "Methods to compare, separated by commas; all but zero-shot ones by default.", "IDS"
+            "methods",
+            "Methods to compare, separated by commas; by default all quick ones that take any PSF or map.",
+            "IDS",
         ),
         *PSF_OPTIONS,
         *OPTICS,
@@ -147,7 +149,7 @@ def compare(values: Values) -> int | None:
 def _steps(methods: str | None) -> dict[str, Deblur]:
     from napari_deblur.methods.base import registry
 
-    quick = [id_ for id_, cls in registry().items() if cls.family != "zero-shot"]
+    quick = [id_ for id_, cls in registry().items() if cls.family != "zero-shot" and cls.space_varying]
     ids = [id_.strip() for id_ in methods.split(",")] if methods else quick
     return {id_: Deblur(method=make_method(id_)) for id_ in ids}
 
