@@ -7,9 +7,8 @@ sample = tilted_cells(192)
 psf_map = sample.psf_map(stride_px=48)
 
 for method in nd.methods():
-    if (
-        method.family == "zero-shot" or not method.space_varying
-    ):  # minutes instead of seconds, or one PSF only
+    # Zero-shot methods take minutes instead of seconds, and some methods take no map.
+    if method.family == "zero-shot" or not method.space_varying:
         continue
     result = nd.deblur(sample.image, method.id, psf_map, camera_offset=CAMERA_OFFSET)
     sharpness = nd.quality.frc_resolution_px(result.image)
