@@ -39,8 +39,8 @@ from napari_deblur.train.deformation_data import (
     held_out_pools,
 )
 from napari_deblur.train.deformation_recipe import RECIPES, DeformationRecipe
-from napari_deblur.train.degrade import Sampler
 from napari_deblur.train.loop import pick_device, run_loop
+from napari_deblur.train.progress import Progress
 from napari_deblur.train.workers import Workers
 
 _GROUPS = 4
@@ -71,7 +71,7 @@ def image_loss(made: Tensor, sharp: Tensor) -> Tensor:
     return error.square().mean() + _ABSOLUTE_SHARE * error.abs().mean()
 
 
-class DeformationTraining:
+class DeformationTraining(Progress):
     """The recipe at work; see `train.loop` for what runs it.
 
     Parameters
@@ -82,6 +82,8 @@ class DeformationTraining:
         Folder with ``train_micro`` and ``train_natural``.
     device : torch.device
     """
+
+    recipe: DeformationRecipe
 
     renewal = None
 
@@ -120,29 +122,6 @@ class DeformationTraining:
             name: held_out(pool, self.recipe.model, count, _HELD_OUT_SEED) for name, pool in pools.items()
         }
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the training is kept to go on from."""
-        return self.out_dir / f"{self.recipe.id}.checkpoint.pt"
-
-    @property
-    def weights(self) -> list[Path]:
-        """The weight file that it writes."""
-        return [self.out_dir / f"{self.recipe.id}.safetensors"]
-
-    @property
-    def fraction(self) -> float:
-        """Share of the training that is done, by steps or by time."""
-        if self.recipe.steps is not None:
-            return self.state.step / self.recipe.steps
-        return self.state.seconds / (60 * self.recipe.minutes)
-
-    @property
-    def stale(self) -> int:
-        """How many evaluations ago the best one was, by the last held-out set: micrographs, where given."""
-        found = [list(entry.values())[-1] for entry in self.state.history]
-        return len(found) - 1 - found.index(max(found)) if found else 0
-
     def batches(self) -> Iterator[Batch]:
         """Yield degraded batches; each step has its own seed, so a resumed training sees the same ones."""
         chosen, workers, step = self.recipe, self.workers, self.state.step
@@ -151,9 +130,7 @@ class DeformationTraining:
             groups = max(groups, chosen.batch_size // workers.count // 16)
         each = max(1, chosen.batch_size // workers.count // groups)
         while True:
-            rng = np.random.default_rng([chosen.seed, step, workers.rank])
-            seed = (chosen.seed * 1_000_003 + step) * 64 + workers.rank
-            sampler = Sampler(torch.Generator(device=self.device).manual_seed(seed))
+            rng, sampler = self.draws(step)
             crops = self.sampler.crops(groups * each, rng)
             reference = chosen.stage(self.fraction) == "latent"
             yield draw(crops, self.bank, groups, sampler, reference=reference)

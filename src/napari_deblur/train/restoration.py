@@ -20,8 +20,8 @@ from napari_deblur.nets.weights import save_network
 from napari_deblur.train.card import mark_complete
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.crops import CropSampler
-from napari_deblur.train.degrade import Sampler
 from napari_deblur.train.loop import pick_device, run_loop
+from napari_deblur.train.progress import Progress
 from napari_deblur.train.restoration_card import HeldOut, figures, held_out, make_card
 from napari_deblur.train.restoration_data import OBJECT_PX, Degraded, draw, kind_of
 from napari_deblur.train.restoration_recipe import RestorationRecipe
@@ -56,7 +56,7 @@ def loss_of(images: list[Tensor], batch: Degraded) -> Tensor:
     return errors[-1] + (_EARLIER_STEPS_WEIGHT * sum(others) / len(others) if others else 0.0)
 
 
-class RestorationTraining:
+class RestorationTraining(Progress):
     """The recipe at work; see `train.loop` for what runs it.
 
     Parameters
@@ -67,6 +67,8 @@ class RestorationTraining:
         Folder with ``train_micro`` and ``train_natural``.
     device : torch.device
     """
+
+    recipe: RestorationRecipe
 
     renewal = None
 
@@ -104,37 +106,12 @@ class RestorationTraining:
         count = self.recipe.n_validation
         return {name: held_out(pool, count, _HELD_OUT_SEED, self.device) for name, pool in pools.items()}
 
-    @property
-    def checkpoint(self) -> Path:
-        """Where the training is kept to go on from."""
-        return self.out_dir / f"{self.recipe.id}.checkpoint.pt"
-
-    @property
-    def weights(self) -> list[Path]:
-        """The weight file that it writes."""
-        return [self.out_dir / f"{self.recipe.id}.safetensors"]
-
-    @property
-    def fraction(self) -> float:
-        """Share of the training that is done, by steps or by time."""
-        if self.recipe.steps is not None:
-            return self.state.step / self.recipe.steps
-        return self.state.seconds / (60 * self.recipe.minutes)
-
-    @property
-    def stale(self) -> int:
-        """How many evaluations ago the best one was, by the last held-out set: micrographs, where given."""
-        scores = [list(entry.values())[-1] for entry in self.state.history]
-        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
-
     def batches(self) -> Iterator[Degraded]:
         """Yield degraded batches; each step has its own seed, so a resumed training sees the same ones."""
         chosen, workers, step = self.recipe, self.workers, self.state.step
         count = max(1, chosen.batch_size // workers.count)
         while True:
-            rng = np.random.default_rng([chosen.seed, step, workers.rank])
-            seed = (chosen.seed * 1_000_003 + step) * 64 + workers.rank
-            sampler = Sampler(torch.Generator(device=self.device).manual_seed(seed))
+            rng, sampler = self.draws(step)
             crops = self.sampler.crops(count, rng)
             yield draw(crops, kind_of(rng), rng, sampler)
             step += 1

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +14,11 @@ from napari_deblur.nets.weights import save_network
 from napari_deblur.train.card import hardware, make_card, mark_complete
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.crops import CropSampler, SceneRenewal
-from napari_deblur.train.degrade import Batch, Degradation, Sampler, central_crops, crop_size_px, degrade
+from napari_deblur.train.degrade import Batch, Degradation, central_crops, crop_size_px, degrade
 from napari_deblur.train.evaluate import figures, held_out, predict
 from napari_deblur.train.joint import SHARED_PREFIXES, Networks
 from napari_deblur.train.objective import kernel_term, learning_rate, loss_terms
+from napari_deblur.train.progress import Progress
 from napari_deblur.train.recipes import Recipe, network_config
 from napari_deblur.train.start import take_weights
 from napari_deblur.train.tiles import SCENE_PX, Pool, micrograph_pool, scene_pool, training_pool
@@ -31,7 +31,7 @@ _CLIP_NORM = 2.0
 HeldOut = dict[str, dict[str, list[Batch]]]
 
 
-class Training:
+class Training(Progress):
     """A recipe at work.
 
     Parameters
@@ -44,6 +44,8 @@ class Training:
     start_from : str or None
         Id of a network to start from.
     """
+
+    recipe: Recipe
 
     def __init__(
         self,
@@ -110,27 +112,9 @@ class Training:
         }
 
     @property
-    def checkpoint(self) -> Path:
-        """Where the training is kept to go on from."""
-        return self.out_dir / f"{self.recipe.id}.checkpoint.pt"
-
-    @property
     def weights(self) -> list[Path]:
         """The weight files that it writes, one per family."""
         return [self.out_dir / f"{model}.safetensors" for model in self.recipe.models]
-
-    @property
-    def fraction(self) -> float:
-        """Share of the training that is done, by steps or by time."""
-        if self.recipe.steps is not None:
-            return self.state.step / self.recipe.steps
-        return self.state.seconds / (60 * self.recipe.minutes)
-
-    @property
-    def stale(self) -> int:
-        """How many evaluations ago the best one was, by the last held-out set: micrographs, where given."""
-        scores = [list(entry.values())[-1] for entry in self.state.history]
-        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
     def batches(self) -> Iterator[dict[str, Batch]]:
         """Yield degraded batches by family.
@@ -142,9 +126,7 @@ class Training:
         while True:
             if self.renewal:
                 self.renewal.step(step)
-            rng = np.random.default_rng([chosen.seed, step, workers.rank])
-            seed = (chosen.seed * 1_000_003 + step) * 64 + workers.rank
-            sampler = Sampler(torch.Generator(device=self.device).manual_seed(seed))
+            rng, sampler = self.draws(step)
             batch = {}
             for model in chosen.models:
                 crops = central_crops(self.sampler.crops(count, rng), crop_size_px(model, self.patch_px))
