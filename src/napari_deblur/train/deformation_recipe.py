@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from napari_deblur.core.params import Declared, Param
+from napari_deblur.core.params import Param
+from napari_deblur.train.schedule import Schedule
 
 MODELS = {
     "latent-deformation-zone-plate": "zone-plate",
@@ -15,20 +16,16 @@ MODELS = {
 """Networks and the PSF families that they know."""
 
 
-class DeformationRecipe(Declared):
+class DeformationRecipe(Schedule):
     """How one network is trained."""
 
     id: str = Param(title="Id", help="Id of the network that the recipe trains.")
-    size: Literal["compact", "full"] = Param(
-        "compact", title="Network", help="Compact for shipping, full for a longer training on a GPU."
-    )
     deformer: Literal["complete", "simple", "none"] = Param(
         "complete", title="Deformer", help="The complete one, or an ablation of the publication."
     )
     minutes: float = Param(
         60.0, title="Time", help="Training time; the learning rate falls to 0 over each stage.", gt=0
     )
-    steps: int | None = Param(None, title="Steps", help="Number of steps instead of a time.", ge=1)
     batch_size: int = Param(16, title="Batch", help="Crops per step; four kernels share them.", ge=4)
     learning_rate: float = Param(
         1e-3, title="Learning rate", help="Highest learning rate of the first two stages.", gt=0
@@ -56,20 +53,9 @@ class DeformationRecipe(Declared):
         help="Weight of the distance to the reference's features against that of the images.",
         ge=0,
     )
-    ema: float = Param(
-        0.998, title="Averaging", help="Decay of the average of the weights per step.", ge=0, le=1
-    )
-    seed: int = Param(0, title="Seed", help="Seed of everything random.", ge=0)
     n_scenes: int = Param(600, title="Scenes", help="Number of procedural scenes rendered beforehand.", ge=1)
     micrograph_share: float = Param(
         0.45, title="Micrographs", help="Share of crops from the data folder's micrographs.", ge=0, le=0.6
-    )
-    checkpoint_minutes: float = Param(5.0, title="Checkpoint", help="Time between checkpoints.", gt=0)
-    patience: int = Param(
-        0,
-        title="Patience",
-        help="Evaluations without a better one after which the training ends; 0: it runs to its time.",
-        ge=0,
     )
     n_validation: int = Param(10, title="Validation crops", help="Crops per held-out set and kernel.", ge=2)
 

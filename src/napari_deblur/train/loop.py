@@ -120,13 +120,11 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     run.step(0, 1, "preparing scenes and held-out patches")
     training = Training(chosen, folder, Path(data_dir) if data_dir else None, pick_device(device), start_from)
-    if resume and training.checkpoint.is_file():
-        training.state.load(training.checkpoint, training.device)
-    return run_loop(training, run)
+    return run_loop(training, run, resume=resume)
 
 
-def run_loop(training: Trainable, run: Run) -> list[Path]:
-    """Train to the end, with checkpoints; return the weight files.
+def run_loop(training: Trainable, run: Run, *, resume: bool) -> list[Path]:
+    """Train to the end, with checkpoints, on request from the last one; return the weight files.
 
     Raises
     ------
@@ -134,6 +132,8 @@ def run_loop(training: Trainable, run: Run) -> list[Path]:
         After a checkpoint was written.
     """
     state, chosen = training.state, training.recipe
+    if resume and training.checkpoint.is_file():
+        state.load(training.checkpoint, training.device)
     clock, saved = time.monotonic() - state.seconds, state.seconds
     smooth: dict[str, Tensor] = {}
     shown = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from napari_deblur.core.errors import UnknownNameError
-from napari_deblur.core.params import Declared, Param
+from napari_deblur.core.params import Param
+from napari_deblur.train.schedule import Schedule
 
 ALL_FAMILIES = "identification"
 TOGETHER: dict[str, tuple[str, ...]] = {
@@ -17,17 +18,13 @@ TOGETHER: dict[str, tuple[str, ...]] = {
 """Recipes whose name is not that of the one family that they train; of several, the branches are shared."""
 
 
-class Recipe(Declared):
+class Recipe(Schedule):
     """How the weights of one PSF family, or of all together, are trained."""
 
     id: str = Param(title="Id", help="That of the PSF family it trains, or of several together.")
-    size: Literal["compact", "full"] = Param(
-        "compact", title="Network", help="Compact for shipping, full for a longer training on a GPU."
-    )
     minutes: float = Param(
         60.0, title="Time", help="Training time; the learning rate falls to 0 over it.", gt=0
     )
-    steps: int | None = Param(None, title="Steps", help="Number of steps instead of a time.", ge=1)
     batch_size: int = Param(64, title="Batch", help="Patches per step.", ge=2)
     learning_rate: float = Param(
         2e-3, title="Learning rate", help="Highest learning rate of the cycle.", gt=0
@@ -38,10 +35,6 @@ class Recipe(Declared):
     weight_decay: float = Param(
         0.02, title="Weight decay", help="Of the weights, per unit of learning rate.", ge=0
     )
-    ema: float = Param(
-        0.998, title="Averaging", help="Decay of the average of the weights per step.", ge=0, le=1
-    )
-    seed: int = Param(0, title="Seed", help="Seed of everything random.", ge=0)
     n_scenes: int = Param(1600, title="Scenes", help="Number of procedural scenes rendered beforehand.", ge=1)
     new_scenes: float = Param(
         0.0,
@@ -62,13 +55,6 @@ class Recipe(Declared):
         0.0,
         title="Gaussian noise",
         help="Highest standard deviation of noise beside that of photons, relative to the signal's peak.",
-        ge=0,
-    )
-    checkpoint_minutes: float = Param(5.0, title="Checkpoint", help="Time between checkpoints.", gt=0)
-    patience: int = Param(
-        0,
-        title="Patience",
-        help="Evaluations without a better one after which the training ends; 0: it runs to its time.",
         ge=0,
     )
     n_validation: int = Param(1024, title="Validation patches", help="Patches per held-out set.", ge=16)

@@ -216,6 +216,4 @@ def train_restoration(
     run.step(0, 1, "preparing scenes and held-out crops")
     data = Path(data_dir) if data_dir is not None else None
     training = RestorationTraining(chosen, folder, data, pick_device(device))
-    if resume and training.checkpoint.is_file():
-        training.state.load(training.checkpoint, training.device)
-    return run_loop(training, run)
+    return run_loop(training, run, resume=resume)
