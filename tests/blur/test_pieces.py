@@ -27,9 +27,10 @@ def test_spans_cover_the_whole_once(size, length, even, threads):
     assert len(found) % threads == 0 or len(found) == -(-size // even)
 
 
-def test_threads_compute_alone_and_leave_the_process_as_it_was(threads):
+@pytest.mark.parametrize("here", [False, True])
+def test_threads_compute_alone_and_leave_the_process_as_it_was(threads, here):
     seen = set()
-    each(lambda _: seen.add((threading.current_thread().name, torch.get_num_threads())), range(50))
+    each(lambda _: seen.add((threading.current_thread().name, torch.get_num_threads())), range(50), here=here)
     assert torch.get_num_threads() == threads
     if threads > 1:
         assert {count for _, count in seen} == {1}
@@ -47,11 +48,25 @@ def test_each_piece_is_done_once():
     assert sorted(done) == list(range(1000))
 
 
-@pytest.mark.usefixtures("threads")
-def test_what_a_piece_raises_is_raised():
+@pytest.mark.parametrize("here", [False, True])
+def test_what_a_piece_raises_is_raised(threads, here):
     def fail(piece):
         if piece == 3:
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        each(fail, range(5))
+        each(fail, range(5), here=here)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.usefixtures("threads")
+def test_two_at_once_do_not_wait_for_each_other_forever():
+    done = []
+    callers = [
+        threading.Thread(target=each, args=(done.append, range(500)), kwargs={"here": True}) for _ in "ab"
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(30)
+    assert len(done) == 1000

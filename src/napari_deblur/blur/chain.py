@@ -56,6 +56,9 @@ class Chain:
         Shape (y, x) or (z, y, x) of the grid.
     """
 
+    # Whether transforms start no threads of their own.
+    _alone = False
+
     def __init__(self, transfer: Tensor, shape: tuple[int, ...]) -> None:
         import torch
 
@@ -110,12 +113,12 @@ class Chain:
         spectrum[: source[0].start] = 0
         spectrum[source[0].stop :] = 0
         work = list(zip(self._pieces, transfers, strict=True))
-        each(lambda one: self._multiply(spectrum, *one, target[0]), work)
+        each(lambda one: self._multiply(spectrum, *one, target[0]), work, here=self._alone)
 
     def _by_planes(self, region: Region, do: Callable[[Region], None]) -> None:
         """Do something with each piece: some rows of a plane, or some planes of a volume."""
         length = PIECE_BYTES // (4 * math.prod(self.shape[1:]))
-        each(lambda part: do((part, *region[1:])), spans(region[0], length))
+        each(lambda part: do((part, *region[1:])), spans(region[0], length), here=self._alone)
 
     def _memory(self, transfer: Tensor) -> Tensor:
         """Return the memory for the spectrum."""
@@ -164,6 +167,8 @@ class Chain:
 
 class MklChain(Chain):
     """A chain whose transforms happen in place."""
+
+    _alone = True
 
     def __init__(self, transfer: Tensor, shape: tuple[int, ...]) -> None:
         super().__init__(transfer, shape)

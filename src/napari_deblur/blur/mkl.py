@@ -44,9 +44,9 @@ class Plan:
 
     def __init__(self, length: int, count: int, stride: int, distance: int, real_distance: int = 0) -> None:
         self._made: list[Any] = []
-        library = _library()
-        assert library is not None
-        self._library = library
+        found = library()
+        assert found is not None
+        self._library = found
         if real_distance:
             here, there = (1, real_distance), (stride, distance)
             self._forward = self._commit(_REAL, length, count, here, there)
@@ -66,8 +66,8 @@ class Plan:
     def _commit(
         self, domain: int, length: int, count: int, here: tuple[int, int], there: tuple[int, int]
     ) -> ctypes.c_void_p:
-        plan, library = ctypes.c_void_p(), self._library
-        _check(library.DftiCreateDescriptor_s_1d(ctypes.byref(plan), domain, _Long(length)))
+        plan, mkl = ctypes.c_void_p(), self._library
+        _check(mkl.DftiCreateDescriptor_s_1d(ctypes.byref(plan), domain, _Long(length)))
         self._made.append(ctypes.byref(plan))
         settings: list[tuple[int, Any]] = [
             (_NUMBER_OF_TRANSFORMS, _Long(count)),
@@ -81,8 +81,8 @@ class Plan:
         if domain == _REAL:
             settings += [(_PLACEMENT, _NOT_INPLACE), (_CONJUGATE_EVEN_STORAGE, _COMPLEX_COMPLEX)]
         for name, value in settings:
-            _check(library.DftiSetValue(plan, name, value))
-        _check(library.DftiCommitDescriptor(plan))
+            _check(mkl.DftiSetValue(plan, name, value))
+        _check(mkl.DftiCommitDescriptor(plan))
         return plan
 
     def __del__(self) -> None:
@@ -99,7 +99,7 @@ def address(values: Tensor) -> int:
 @cache
 def available() -> bool:
     """Return whether torch's MKL can be called, and does what torch does with it."""
-    if _library() is None:
+    if library() is None:
         return False
     import torch
 
@@ -119,7 +119,7 @@ def available() -> bool:
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
     """Return torch's library where it exports MKL's transforms and their calling convention is known."""
     import platform
 
@@ -128,13 +128,13 @@ def _library() -> ctypes.CDLL | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     try:
-        library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
+        found = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"))
         for name in ("CreateDescriptor_s_1d", "SetValue", "CommitDescriptor", "FreeDescriptor"):
-            getattr(library, f"Dfti{name}").restype = _Long
-        library.DftiComputeForward.restype = library.DftiComputeBackward.restype = _Long
+            getattr(found, f"Dfti{name}").restype = _Long
+        found.DftiComputeForward.restype = found.DftiComputeBackward.restype = _Long
     except (OSError, AttributeError):
         return None
-    return library
+    return found
 
 
 def _addresses(source: int, target: int | None) -> list[ctypes.c_void_p]:

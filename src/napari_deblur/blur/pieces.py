@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from queue import SimpleQueue
 from typing import TypeVar
+
+from napari_deblur.blur import mkl
 
 T = TypeVar("T")
 
-PIECE_BYTES = 2**19
-"""Memory of one piece's values; its spectrum takes as much, and both fit into a core's own cache."""
+PIECE_BYTES = 2**21
+"""Memory of one piece's values; its spectrum takes as much, and both stay in the cache that cores share.
 
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
-_pool_lock = threading.Lock()
+Smaller ones, which a core's own cache would hold, cost more in hand-overs between threads than they gain.
+"""
+
+_known: list[_Helper] = []
+_lock = threading.Lock()
 
 
 def spans(whole: slice, length: int, even: int = 1) -> list[slice]:
@@ -40,8 +46,16 @@ def spans(whole: slice, length: int, even: int = 1) -> list[slice]:
     return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
-def each(work: Callable[[T], object], pieces: Sequence[T]) -> None:
-    """Do pieces of work side by side, with as many threads as torch may use."""
+def each(work: Callable[[T], object], pieces: Sequence[T], *, here: bool = False) -> None:
+    """Do pieces of work side by side, with as many threads as torch may use.
+
+    Parameters
+    ----------
+    work : callable
+    pieces : sequence
+    here : bool
+        Whether the calling thread may work, too: if nothing in the work starts threads but by OpenMP.
+    """
     import torch
 
     n_threads = torch.get_num_threads()
@@ -51,39 +65,80 @@ def each(work: Callable[[T], object], pieces: Sequence[T]) -> None:
         return
     inference, waiting = torch.is_inference_mode_enabled(), iter(pieces)
 
-    def take_pieces(_: int) -> None:
+    def take_pieces() -> None:
         with torch.inference_mode(inference), torch.no_grad():
             # A list's iterator hands out each piece once, whichever thread asks.
             for piece in waiting:
                 work(piece)
 
-    # Reading the results raises what a piece raised.
-    for _ in _threads(n_threads).map(take_pieces, range(n_threads)):
-        pass
+    # To wake a thread takes as long as a small piece: the calling one works, too, where it can compute alone.
+    alone = _openmp() if here else None
+    helpers = _helpers(n_threads - 1 if alone else n_threads)
+    asked = [helper.ask(take_pieces) for helper in helpers]
+    try:
+        if alone:
+            alone.omp_set_num_threads(1)
+            try:
+                take_pieces()
+            finally:
+                alone.omp_set_num_threads(n_threads)
+    finally:
+        failures = [failure for answer in asked if (failure := answer.get()) is not None]
+    if failures:
+        raise failures[0]
 
 
-def _threads(count: int) -> ThreadPoolExecutor:
-    """Return the process's threads, each of which computes alone."""
+class _Helper:
+    """A thread that computes alone what it is asked to, one thing after the other."""
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[tuple[Callable[[], None], SimpleQueue[BaseException | None]]] = SimpleQueue()
+        ready = threading.Event()
+        threading.Thread(target=self._run, args=(ready,), name="blur", daemon=True).start()
+        ready.wait()
+
+    def ask(self, work: Callable[[], None]) -> SimpleQueue[BaseException | None]:
+        """Have work done; the queue returned gets None then, or what was raised."""
+        answer: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._tasks.put((work, answer))
+        return answer
+
+    def _run(self, ready: threading.Event) -> None:
+        import torch
+
+        torch.get_num_threads()  # takes the process's number, which would else replace ours later
+        torch.set_num_threads(1)
+        ready.set()
+        while True:
+            work, answer = self._tasks.get()
+            try:
+                work()
+            except BaseException as failure:
+                answer.put(failure)
+            else:
+                answer.put(None)
+            # What it worked on may be freed while it waits.
+            del work, answer
+
+
+def _helpers(count: int) -> list[_Helper]:
+    """Return some of the process's helpers."""
     import torch
 
-    global _pool, _pool_size  # noqa: PLW0603 - one set of threads per process
-    with _pool_lock:
-        if _pool is None or _pool_size != count:
-            if _pool is not None:
-                _pool.shutdown(wait=False)
-            ready = threading.Barrier(count)
-            _pool = ThreadPoolExecutor(count, thread_name_prefix="blur", initializer=_compute_alone)
-            # As many tasks as threads that wait for one another: all threads start now.
-            for _ in _pool.map(lambda _: ready.wait(), range(count)):
-                pass
-            _pool_size = count
+    with _lock:
+        if len(_known) < count:
+            n_threads = torch.get_num_threads()
+            _known.extend(_Helper() for _ in range(count - len(_known)))
             # A thread's own number of threads is also what later threads start with: put that back.
-            torch.set_num_threads(count)
-        return _pool
+            torch.set_num_threads(n_threads)
+        return _known[:count]
 
 
-def _compute_alone() -> None:
-    import torch
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """Return the library by which this thread alone can be kept from starting others; None elsewhere.
 
-    torch.get_num_threads()  # takes the process's number, which would else replace ours later
-    torch.set_num_threads(1)
+    Torch's own setting would for a moment be that of all threads.
+    """
+    library = mkl.library()
+    return library if hasattr(library, "omp_set_num_threads") else None
