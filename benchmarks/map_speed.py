@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import arguments, report
-from napari_deblur.nets.dense import estimate_planes, fast_dtype, prepared
+from napari_deblur.nets.dense import estimate_planes
 from napari_deblur.nets.identification import PATCH_PX, Estimate, IdentificationNet
+from napari_deblur.nets.prepared import fast_dtype, prepared
 from napari_deblur.nets.weights import list_models, load_network
 from napari_deblur.samples import tilted_cells
 from napari_deblur.steps.psf_map import VIEWS

@@ -5,7 +5,8 @@ import torch
 
 from napari_deblur.nets.asymmetry import AsymmetryBranch
 from napari_deblur.nets.dense import estimate_planes
-from napari_deblur.nets.identification import build, default_config, normalise, view
+from napari_deblur.nets.identification import build, default_config
+from napari_deblur.nets.views import normalise, view
 from napari_deblur.optics.psf import family
 from napari_deblur.train.degrade import valid_convolution
 

@@ -5,8 +5,10 @@ import torch
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.nets import dense
-from napari_deblur.nets.dense import estimate_planes, prepared, reach_px
-from napari_deblur.nets.identification import build, default_config, view
+from napari_deblur.nets.dense import estimate_planes
+from napari_deblur.nets.identification import build, default_config
+from napari_deblur.nets.prepared import prepared, reach_px
+from napari_deblur.nets.views import view
 from napari_deblur.nets.weights import load_network
 
 SMALL = {

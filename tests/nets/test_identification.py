@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from napari_deblur.core.errors import InvalidInputError, WeightsError
-from napari_deblur.nets.identification import build, default_config, normalise
+from napari_deblur.nets.identification import build, default_config
 from napari_deblur.nets.targets import targets
+from napari_deblur.nets.views import normalise
 from napari_deblur.optics.psf import FAMILIES, family
 
 SMALL = {

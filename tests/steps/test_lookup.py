@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -140,3 +142,38 @@ def test_maps_without_readings_are_not_looked_up():
     assert found.shape == psf_map.grid_shape
     with pytest.raises(ValueError, match="signed defocus"):
         readings(plain, 0.0)
+
+
+def scaled(psf_map, gain):
+    """Return a map of another texture, which makes all readings larger or smaller."""
+    parameters, signed = psf_map.parameters.copy(), psf_map.signed_defocus_waves.copy()
+    parameters[..., :2] *= gain
+    signed[..., :2] *= gain
+    return dataclasses.replace(psf_map, parameters=parameters, signed_defocus_waves=signed)
+
+
+def test_several_samples_calibrate_better_than_the_odd_one_among_them():
+    maps = [scaled(estimator_map(10.0, seed=seed)[0], gain) for seed, gain in ((5, 1.2), (6, 0.95), (7, 0.9))]
+    together = DepthCalibration.from_tilted_plane(maps, tilt_deg=10.0, azimuth_deg=90.0)
+    odd = DepthCalibration.from_tilted_plane(maps[0], tilt_deg=10.0, azimuth_deg=90.0)
+    assert together.source["samples"] == 3
+    assert error_of(together) < error_of(odd)
+
+
+def test_samples_that_lay_at_different_heights_are_counted_from_focus():
+    low, _ = estimator_map(10.0, seed=8)
+    # The same slope, in focus 96 pixels further down.
+    moved = dataclasses.replace(low, centers_px=low.centers_px + np.array([96.0, 0.0]))
+    both = DepthCalibration.from_tilted_plane([low, moved], tilt_deg=10.0, azimuth_deg=90.0)
+    alone = DepthCalibration.from_tilted_plane(low, tilt_deg=10.0, azimuth_deg=90.0)
+    np.testing.assert_allclose(np.array(both.table.mean)[40], np.array(alone.table.mean)[40], atol=0.02)
+    assert both.table.focus_um() == pytest.approx(0, abs=0.5)
+
+
+def test_no_sample_and_a_mixture_are_refused():
+    with pytest.raises(InvalidInputError, match="psf_map must hold at least one map"):
+        DepthCalibration.from_tilted_plane([], tilt_deg=10.0, azimuth_deg=90.0)
+    psf_map, _ = estimator_map()
+    other = dataclasses.replace(psf_map, cutoff_cycles_per_px=0.3)
+    with pytest.raises(InvalidInputError, match="one family and cut-off"):
+        DepthCalibration.from_tilted_plane([psf_map, other], tilt_deg=10.0, azimuth_deg=90.0)

@@ -140,7 +140,13 @@ def _map(
 def calibrate_options() -> list[Option]:
     """Return the options of the command ``calibrate``."""
     return [
-        Option("psf_map", "PSF map of a flat, textured sample that is tilted (.npz).", "MAP", "position"),
+        Option(
+            "psf_maps",
+            "PSF maps of flat, textured samples, tilted alike (.npz): of several, what their textures "
+            "do to a map averages out.",
+            "MAP...",
+            "positions",
+        ),
         Option("output", "File for the calibration (.json).", "OUT", short="-o", required=True),
         Option("tilt_deg", "Angle between the sample and the focal plane.", "NUMBER", required=True),
         Option(
@@ -164,10 +170,13 @@ def calibrate(values: Values) -> int | None:
     from napari_deblur.io.read import existing
     from napari_deblur.optics.psf_map import PsfMap
 
-    outputs = check_outputs(values, "output", image=values["psf_map"])
+    outputs = check_outputs(values, "output")
     check_suffix("output", outputs["output"], ".json")
+    files = [existing(name, "psf_maps") for name in values["psf_maps"]]
+    if not files:
+        raise InvalidInputError("psf_maps", "must name at least one PSF map", "none")
     found = DepthCalibration.from_tilted_plane(
-        PsfMap.load(existing(values["psf_map"], "psf_map")),
+        [PsfMap.load(file) for file in files],
         tilt_deg=number(values, "tilt_deg") or 0.0,
         azimuth_deg=number(values, "azimuth_deg") or 0.0,
         fit_azimuth=bool(values.get("fit_azimuth")),

@@ -47,8 +47,8 @@ class Asymmetry:
     scalars: Tensor
 
     def view(self, number: int) -> Asymmetry:
-        """Return that of a view of the patch; see `identification.view`."""
-        from napari_deblur.nets.identification import view
+        """Return that of a view of the patch; see `views.view`."""
+        from napari_deblur.nets.views import view
 
         return Asymmetry(view(self.maps, number), self.scalars)
 

@@ -12,32 +12,23 @@ the image is turned by 180°, so that eight views have four spectra.
 
 from __future__ import annotations
 
-import copy
-import itertools
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_deblur.nets.asymmetry import Asymmetry
-from napari_deblur.nets.identification import (
-    Estimate,
-    SpatialBranch,
-    SpectralBranch,
-    check_views,
-    normalise,
-    view,
-)
+from napari_deblur.nets.identification import Estimate
+from napari_deblur.nets.prepared import fast_dtype, prepared, reach_px
+from napari_deblur.nets.views import check_views, normalise, view, view_back
+from napari_deblur.nets.windows import CELL_PX, cells, interpolation, spans, window_means, windows
 
 if TYPE_CHECKING:
     from napari_deblur.nets.identification import IdentificationNet
 
-_CELL_PX = 16
 # Larger planes are read in tiles, to bound the memory.
 _TILE_PX = 1536
 # Feature maps of a batch should stay in a processor's cache; a GPU wants larger batches.
@@ -93,17 +84,6 @@ def estimate_planes(
     reading = _Pass(net, planes.float(), list(rows), list(cols), progress, dtype or fast_dtype(planes.device))
     found = reading.estimate(views, shared=overlap > _LEAST_OVERLAP if dense is None else dense)
     return net.as_estimate(*(torch.stack(parts).mean(dim=0) for parts in zip(*found, strict=True)))
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device multiplies it natively, else float32."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16
-    if device.type == "cpu":
-        known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        if any(getattr(torch.cpu, name, lambda: False)() for name in known):
-            return torch.bfloat16
-    return torch.float32
 
 
 @dataclass
@@ -210,8 +190,8 @@ class _Pass:
         """Return the parts of the planes, in cells of the spatial branch's maps."""
         return [
             (y, x)
-            for y in _spans(-(-self.planes.shape[-2] // _CELL_PX))
-            for x in _spans(-(-self.planes.shape[-1] // _CELL_PX))
+            for y in spans(-(-self.planes.shape[-2] // CELL_PX), _TILE_PX)
+            for x in spans(-(-self.planes.shape[-1] // CELL_PX), _TILE_PX)
         ]
 
     def normalised(self) -> Tensor:
@@ -222,34 +202,34 @@ class _Pass:
         size = self.net.patch_px
         offset = self.planes.mean(dim=(-2, -1), keepdim=True)
         centred = self.planes - offset
-        mean = _window_means(centred, self.rows, self.cols, size)
-        square = _window_means(centred.square(), self.rows, self.cols, size)
+        mean = window_means(centred, self.rows, self.cols, size)
+        square = window_means(centred.square(), self.rows, self.cols, size)
         deviation = (square - mean.square()).clamp(min=0).sqrt() + 1e-6 * (mean + offset).abs() + 1e-30
         height, width = self.planes.shape[-2:]
-        by_row = _interpolation(height, self.rows, size).to(centred)
-        by_col = _interpolation(width, self.cols, size).to(centred)
+        by_row = interpolation(height, self.rows, size).to(centred)
+        by_col = interpolation(width, self.cols, size).to(centred)
         even = (centred - by_row @ mean @ by_col.T) / (by_row @ deviation @ by_col.T)
         # Zeros beyond the border, as the convolutions themselves continue it.
-        return functional.pad(even, (0, -width % _CELL_PX, 0, -height % _CELL_PX))
+        return functional.pad(even, (0, -width % CELL_PX, 0, -height % CELL_PX))
 
     def _shared_features(self, plane: Tensor, numbers: list[int]) -> list[Tensor]:
         """Return by view the spatial features (planes · rows · cols, features), pooled from shared maps."""
-        reach = -(-reach_px(self.spatial) // _CELL_PX)
-        height, width = (side // _CELL_PX for side in plane.shape[-2:])
+        reach = -(-reach_px(self.spatial) // CELL_PX)
+        height, width = (side // CELL_PX for side in plane.shape[-2:])
         maps: Tensor | None = None
         for y, x in self._tiles():
             outer = (
                 slice(max(0, y.start - reach), y.stop + reach),
                 slice(max(0, x.start - reach), x.stop + reach),
             )
-            pixels = tuple(slice(span.start * _CELL_PX, span.stop * _CELL_PX) for span in outer)
+            pixels = tuple(slice(span.start * CELL_PX, span.stop * CELL_PX) for span in outer)
             seen = torch.stack([view(plane[:, *pixels], number) for number in numbers]).flatten(0, 1)
             seen = seen[:, None].to(self.dtype).contiguous(memory_format=torch.channels_last)
             together = self.spatial.maps(seen).unflatten(0, (len(numbers), len(plane)))
             top, left = y.start - outer[0].start, x.start - outer[1].start
             inner = slice(top, top + y.stop - y.start), slice(left, left + x.stop - x.start)
             for index, number in enumerate(numbers):
-                found = _view_back(together[index], number)
+                found = view_back(together[index], number)
                 if maps is None:
                     maps = found.new_empty((len(numbers), len(plane), found.shape[1], height, width))
                 maps[index][..., y, x] = found[..., *inner]
@@ -259,102 +239,10 @@ class _Pass:
 
     def _pooled(self, maps: Tensor) -> Tensor:
         """Pool the window of each patch, to the nearest cell: (maps · rows · cols, features)."""
-        tall, wide = (_cells(size, starts, self.net.patch_px) for size, starts in self._axes())
-        mean = _windows(_windows(maps, tall, -2).mean(dim=-1), wide, -1).mean(dim=-1)
-        most = _windows(_windows(maps, tall, -2).amax(dim=-1), wide, -1).amax(dim=-1)
+        tall, wide = (cells(size, starts, self.net.patch_px) for size, starts in self._axes())
+        mean = windows(windows(maps, tall, -2).mean(dim=-1), wide, -1).mean(dim=-1)
+        most = windows(windows(maps, tall, -2).amax(dim=-1), wide, -1).amax(dim=-1)
         return torch.cat([mean, most], dim=1).permute(0, 2, 3, 1).flatten(0, 2)
 
     def _axes(self) -> list[tuple[int, list[int]]]:
         return [(self.planes.shape[-2], self.rows), (self.planes.shape[-1], self.cols)]
-
-
-def _cells(length: int, starts: list[int], size: int) -> Tensor:
-    """Return the cells (patches, cells) of each patch along an axis: whole ones, nearest to where it lies."""
-    count = size // _CELL_PX
-    last = length // _CELL_PX - count
-    first = torch.tensor([min(round(start / _CELL_PX), last) for start in starts])
-    return first[:, None] + torch.arange(count)
-
-
-def _windows(maps: Tensor, cells: Tensor, dim: int) -> Tensor:
-    """Return each patch's cells along an axis, the axis now counting patches and a new last one cells."""
-    chosen = maps.index_select(dim, cells.flatten().to(maps.device))
-    counted: Tensor = chosen.unflatten(dim, tuple(cells.shape))
-    return counted.movedim(dim, -1)
-
-
-def _spans(cells: int) -> list[slice]:
-    """Split an axis into even parts of at most a tile."""
-    count = -(-cells * _CELL_PX // _TILE_PX)
-    edges = [round(index * cells / count) for index in range(count + 1)]
-    return [slice(low, high) for low, high in itertools.pairwise(edges)]
-
-
-def _view_back(maps: Tensor, number: int) -> Tensor:
-    """Undo `view`."""
-    mirrored = [axis for bit, axis in ((2, -2), (4, -1)) if number & bit]
-    maps = maps.flip(mirrored) if mirrored else maps
-    return maps.transpose(-2, -1) if number & 1 else maps
-
-
-def _window_means(planes: Tensor, rows: list[int], cols: list[int], size: int) -> Tensor:
-    """Return the mean (planes, rows, cols) over each patch, from a table of sums."""
-    # MPS knows no float64.
-    precise = planes.cpu() if planes.device.type == "mps" else planes
-    table = functional.pad(precise.double().cumsum(-2).cumsum(-1), (1, 0, 1, 0))
-    y, x = torch.tensor(rows, device=table.device), torch.tensor(cols, device=table.device)
-    tall = table[:, y + size] - table[:, y]
-    return ((tall[..., x + size] - tall[..., x]) / size**2).to(planes)
-
-
-def _interpolation(length: int, starts: list[int], size: int) -> Tensor:
-    """Return the matrix (length, starts) that interpolates linearly between centres, constant beyond them."""
-    centres = torch.tensor(starts, dtype=torch.float64) + (size - 1) / 2
-    if len(starts) == 1:
-        return torch.ones((length, 1))
-    at = torch.arange(length, dtype=torch.float64).clamp(centres[0], centres[-1])
-    low = (torch.searchsorted(centres, at, right=True) - 1).clamp(0, len(starts) - 2)
-    share = (at - centres[low]) / (centres[low + 1] - centres[low])
-    matrix = torch.zeros((length, len(starts)), dtype=torch.float64)
-    pixels = torch.arange(length)
-    matrix[pixels, low] = 1 - share
-    matrix[pixels, low + 1] = share
-    return matrix
-
-
-def reach_px(branch: SpatialBranch) -> int:
-    """Return how far from a cell's own pixels the spatial branch looks."""
-    reach, step = 0, 1
-    for name, module in branch.named_modules():
-        if isinstance(module, nn.Conv2d) and "shortcut" not in name:
-            reach += int(module.kernel_size[0]) // 2 * step
-            step *= int(module.stride[0])
-    return reach
-
-
-# Branches ready for inference -----------------------------------------------------------------------------
-
-_Branches = tuple[SpatialBranch, SpectralBranch]
-_ready: weakref.WeakKeyDictionary[nn.Module, dict[torch.dtype, _Branches]] = weakref.WeakKeyDictionary()
-
-
-def prepared(net: IdentificationNet, dtype: torch.dtype) -> _Branches:
-    """Return copies of the branches with batch norms folded into convolutions, made once per network."""
-    kept = _ready.setdefault(net, {})
-    if dtype not in kept:
-        spatial, spectral = copy.deepcopy(net.spatial), copy.deepcopy(net.spectral)
-        for branch in (spatial, spectral):
-            _fold(branch.eval())
-            branch.requires_grad_(False).to(dtype)
-            branch.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's types
-        kept[dtype] = spatial, spectral
-    return kept[dtype]
-
-
-def _fold(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
-        parts = list(child.children())
-        if len(parts) == 2 and isinstance(parts[0], nn.Conv2d) and isinstance(parts[1], nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(parts[0], parts[1]))
-        else:
-            _fold(child)

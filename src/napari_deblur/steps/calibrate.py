@@ -103,3 +103,79 @@ def _table(
     trust = np.concatenate([signal.weights.ravel() for signal in signals])
     gaps = np.diff(np.unique(np.round(z[trust > 0], 6)))
     return LookupTable.fitted(z, found, errors, trust, float(gaps.max()))
+
+
+def checked_maps(psf_maps: Sequence[PsfMap]) -> list[PsfMap]:
+    """Return maps to calibrate with; refuses none and a mixture.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if not psf_maps:
+        raise InvalidInputError("psf_map", "must hold at least one map", "none")
+    kinds = sorted({f"{one.model} at cut-off {known_cutoff(one)}" for one in psf_maps})
+    if len(kinds) > 1:
+        raise InvalidInputError("psf_maps", "must be of one family and cut-off", ", ".join(kinds))
+    return list(psf_maps)
+
+
+def known_cutoff(psf_map: PsfMap) -> float | None:
+    """Return the cut-off where the family depends on it."""
+    return psf_map.cutoff_cycles_per_px if psf_map.model == "zernike-3" else None
+
+
+def known_pixel_size(given: tuple[float, float] | float | None, psf_map: PsfMap) -> tuple[float, float]:
+    """Return the pixel size in µm along y and x, the map's own where none is given.
+
+    Raises
+    ------
+    InvalidInputError
+        If nobody knows it, or it is not positive.
+    """
+    size = psf_map.pixel_size_um if given is None else given
+    if size is None:
+        raise InvalidInputError("pixel_size_um", "is needed: the map does not know it", "nothing")
+    pair = (float(size), float(size)) if isinstance(size, (int, float)) else (float(size[0]), float(size[1]))
+    if not all(math.isfinite(value) and value > 0 for value in pair):
+        raise InvalidInputError("pixel_size_um", "must be positive", pair)
+    return pair
+
+
+def distances_um(
+    psf_map: PsfMap,
+    pixel_size_um: tuple[float, float] | float | None,
+    origin_px: tuple[float, float] | None,
+) -> tuple[Grid, Grid]:
+    """Return how far along y and x (rows, cols) a map's places lie from a point, by default the middle."""
+    pixel = known_pixel_size(pixel_size_um, psf_map)
+    middle = tuple((side - 1) / 2 for side in psf_map.image_shape)
+    y, x = (
+        (psf_map.centers_px[..., axis].astype(np.float64) - (origin_px or middle)[axis]) * pixel[axis]
+        for axis in (0, 1)
+    )
+    return y, x
+
+
+def counted_from_focus(signals: Sequence[DefocusSignal], heights: list[Grid]) -> list[Grid]:
+    """Return the depths of several samples, each counted from where that sample is in focus.
+
+    Each lay at its own height; along their common axis the signed defocus passes zero at focus.
+    """
+    if len(heights) < 2:
+        return heights
+    z = np.concatenate([height.ravel() for height in heights])
+    u, v = (np.concatenate([getattr(signal, name).ravel() for signal in signals]) for name in ("u", "v"))
+    trust = np.concatenate([(signal.weights * signal.precision).ravel() for signal in signals])
+    slopes, _ = robust_lines(z, np.stack([u, v]), trust)
+    axis = 0.5 * math.atan2(slopes[1], slopes[0])
+    found = []
+    for signal, height in zip(signals, heights, strict=True):
+        own = (signal.weights * signal.precision).ravel()
+        (slope,), _ = robust_lines(height.ravel(), signal.along(axis).ravel()[None], own)
+        if slope == 0:
+            found.append(height)
+            continue
+        at, to, _ = rising_curve(height.ravel(), signal.along(axis).ravel(), own, 2, abs(slope))
+        found.append(height - crossing(at, to))
+    return found

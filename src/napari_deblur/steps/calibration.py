@@ -14,13 +14,21 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.steps.calibrate import Shape, fit_calibration
+from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.steps.calibrate import (
+    Shape,
+    checked_maps,
+    counted_from_focus,
+    distances_um,
+    fit_calibration,
+    known_cutoff,
+    known_pixel_size,
+)
 from napari_deblur.steps.curve_fit import fitted_azimuth
 from napari_deblur.steps.defocus import Grid, Rule, defocus_signal, defocus_waves_per_um
 from napari_deblur.steps.lookup import LookupTable, has_readings, readings
 
 if TYPE_CHECKING:
-    from napari_deblur.optics.psf_map import PsfMap
     from napari_deblur.optics.settings import Optics
 
 _FORMAT = 1
@@ -122,7 +130,7 @@ class DepthCalibration(BaseModel):
     @classmethod
     def from_tilted_plane(
         cls,
-        psf_map: PsfMap,
+        psf_map: PsfMap | Sequence[PsfMap],
         *,
         tilt_deg: float,
         azimuth_deg: float,
@@ -132,11 +140,12 @@ class DepthCalibration(BaseModel):
         rule: Rule = "astigmatism",
         shape: Shape | None = None,
     ) -> DepthCalibration:
-        """Calibrate with a flat, textured sample that is tilted by a known angle.
+        """Calibrate with a flat, textured sample that is tilted by a known angle, or with several.
 
         Parameters
         ----------
-        psf_map : PsfMap
+        psf_map : PsfMap or sequence of PsfMap
+            Of several samples, tilted alike: what their textures do to the readings averages out.
         tilt_deg : float
             Angle between the sample and the focal plane.
         azimuth_deg : float
@@ -161,31 +170,33 @@ class DepthCalibration(BaseModel):
         """
         if not 0 < abs(tilt_deg) < 80:
             raise InvalidInputError("tilt_deg", "must lie between 0 and 80", tilt_deg)
-        pixel_y, pixel_x = _pixel_size(pixel_size_um, psf_map)
-        signal = defocus_signal(psf_map, rule)
-        origin = zero_at_px or ((psf_map.image_shape[0] - 1) / 2, (psf_map.image_shape[1] - 1) / 2)
-        y = (psf_map.centers_px[..., 0].astype(np.float64) - origin[0]) * pixel_y
-        x = (psf_map.centers_px[..., 1].astype(np.float64) - origin[1]) * pixel_x
+        maps = checked_maps([psf_map] if isinstance(psf_map, PsfMap) else psf_map)
+        places = [distances_um(one, pixel_size_um, zero_at_px) for one in maps]
+        signals = [defocus_signal(one, rule) for one in maps]
         azimuth = math.radians(azimuth_deg)
         if fit_azimuth:
-            azimuth = fitted_azimuth(signal, y, x, azimuth)
-        height = math.tan(math.radians(tilt_deg)) * (x * math.cos(azimuth) + y * math.sin(azimuth))
+            azimuth = fitted_azimuth(signals[0], *places[0], azimuth)
+        rise = math.tan(math.radians(tilt_deg))
+        heights = [rise * (x * math.cos(azimuth) + y * math.sin(azimuth)) for y, x in places]
+        if zero_at_px is None:
+            heights = counted_from_focus(signals, heights)
         source = {
             "kind": "tilted plane",
             "tilt_deg": tilt_deg,
             "azimuth_deg": math.degrees(azimuth),
-            "pixel_size_um": [pixel_y, pixel_x],
+            "pixel_size_um": list(known_pixel_size(pixel_size_um, maps[0])),
+            "samples": len(maps),
         }
         fields = fit_calibration(
-            [psf_map],
-            [signal],
-            [height],
+            maps,
+            signals,
+            heights,
             rule=rule,
             shape=shape,
             without_readings="linear",
             focus_is_zero=zero_at_px is None,
         )
-        return cls._made(psf_map, rule, fields, source)
+        return cls._made(maps[0], rule, fields, source)
 
     @classmethod
     def from_stack(
@@ -218,9 +229,7 @@ class DepthCalibration(BaseModel):
             raise InvalidInputError("z_um", f"must have one depth per map ({len(psf_maps)})", len(depths))
         if len(set(depths)) < 2 or not np.isfinite(depths).all():
             raise InvalidInputError("z_um", "must hold at least two different depths", depths)
-        kinds = sorted({f"{m.model} at cut-off {_cutoff(m)}" for m in psf_maps})
-        if len(kinds) > 1:
-            raise InvalidInputError("psf_maps", "must be of one family and cut-off", ", ".join(kinds))
+        checked_maps(psf_maps)
         signals = [defocus_signal(psf_map, rule) for psf_map in psf_maps]
         heights = [np.full(signal.u.shape, z) for signal, z in zip(signals, depths, strict=True)]
         source = {"kind": "stack", "z_um": depths}
@@ -258,7 +267,7 @@ class DepthCalibration(BaseModel):
     def _made(
         cls, psf_map: PsfMap, rule: Rule, fields: dict[str, Any], source: dict[str, Any]
     ) -> DepthCalibration:
-        more = {"model": psf_map.model, "rule": rule, "cutoff_cycles_per_px": _cutoff(psf_map)}
+        more = {"model": psf_map.model, "rule": rule, "cutoff_cycles_per_px": known_cutoff(psf_map)}
         return cls(**{**fields, **more, "source": source | fields["source"]})
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -296,18 +305,3 @@ class DepthCalibration(BaseModel):
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             rule_text = "must be a depth calibration saved by napari-deblur"
             raise InvalidInputError("calibration", rule_text, str(source)) from error
-
-
-def _cutoff(psf_map: PsfMap) -> float | None:
-    """Return the cut-off where the family depends on it."""
-    return psf_map.cutoff_cycles_per_px if psf_map.model == "zernike-3" else None
-
-
-def _pixel_size(given: tuple[float, float] | float | None, psf_map: PsfMap) -> tuple[float, float]:
-    size = psf_map.pixel_size_um if given is None else given
-    if size is None:
-        raise InvalidInputError("pixel_size_um", "is needed: the map does not know it", "nothing")
-    pair = (float(size), float(size)) if isinstance(size, (int, float)) else (float(size[0]), float(size[1]))
-    if not all(math.isfinite(value) and value > 0 for value in pair):
-        raise InvalidInputError("pixel_size_um", "must be positive", pair)
-    return pair

@@ -236,7 +236,7 @@ def _without_gaps(found: list[PsfMap | None], run: Run) -> list[PsfMap]:
         raise InvalidInputError(
             "image",
             "must hold texture that is not saturated somewhere, to tell its PSF",
-            "no valid patch, so no map",
+            "no valid patch (no texture, too much noise, or blur of another kind, such as shake), so no map",
         )
     missing = [index for index, one in enumerate(found) if one is None]
     if missing:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_deblur.nets.identification import view
+from napari_deblur.nets.views import view
 from napari_deblur.train.scenes import draw_scenes
 from napari_deblur.train.tiles import CONTENT_SHARE, SCENE_GROUP, Pool
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from napari_deblur.core.params import Declared, Param
 from napari_deblur.optics.noise import poisson_gaussian
 from napari_deblur.optics.psf import family
+from napari_deblur.train.foreign import enlarged_camera, shake_kernels
 
 _BLOCK_PX = 32
 
@@ -36,6 +37,20 @@ class Degradation(Declared):
         title="Gaussian noise",
         help="Most further noise (standard deviation over the signal's peak), in half of the patches.",
         ge=0,
+    )
+    shake_share: float = Param(
+        0.0,
+        title="Shake",
+        help="Share blurred by motion, which no family describes: they count as invalid.",
+        ge=0,
+        le=1,
+    )
+    enlarged_share: float = Param(
+        0.0,
+        title="Enlarged",
+        help="Share taken with pixels twice as large and then enlarged: its noise is not white.",
+        ge=0,
+        le=1,
     )
     invalid_share: float = Param(0.08, title="Empty patches", help="Share without any texture.", ge=0, le=1)
     least_contrast_to_noise: float = Param(
@@ -170,6 +185,11 @@ def degrade(
     if photons is None:
         photons = sampler.log_uniform(settings.photons_low, settings.photons_high, count)
     kernels = family(model).kernels(parameters, None, settings.cutoff_cycles_per_px)
+    foreign = torch.zeros(count, dtype=torch.bool, device=kernels.device)
+    if settings.shake_share > 0:
+        foreign = sampler.chance(settings.shake_share, count)
+        shaken = shake_kernels(count, kernels.shape[-1], sampler)
+        kernels = torch.where(foreign[:, None, None], shaken, kernels)
     low = crops.amin(dim=(-2, -1), keepdim=True)
     span = crops.amax(dim=(-2, -1), keepdim=True) - low
     contrasted = ((crops - low) / (span + 1e-6)).pow(sampler.log_uniform(0.7, 1.5, count, 1, 1))
@@ -192,6 +212,9 @@ def degrade(
         more = sampler.uniform(0, settings.gaussian_noise_high, count, 1, 1)
         read = torch.hypot(read, more * sampler.chance(0.5, count, 1, 1) * per_unit)
     noisy = poisson_gaussian(expected, read, sampler.generator)
+    if settings.enlarged_share > 0:
+        enlarged = sampler.chance(settings.enlarged_share, count).nonzero()[:, 0]
+        noisy[enlarged] = enlarged_camera(expected[enlarged], read[enlarged], sampler.generator)
     # A fifth of the images were stored with 8 bits.
     step = expected.amax(dim=(-2, -1), keepdim=True).clamp(min=1.0) / 200
     noisy = torch.where(sampler.chance(0.2, count, 1, 1), torch.round(noisy / step) * step, noisy)
@@ -200,6 +223,8 @@ def degrade(
     contrast = texture_contrast(expected)
     to_noise = contrast / (mean + read.flatten().square()).clamp(min=1e-6).sqrt()
     valid = (
-        ~empty & (to_noise >= settings.least_contrast_to_noise) & (contrast >= settings.least_contrast * mean)
+        ~(empty | foreign)
+        & (to_noise >= settings.least_contrast_to_noise)
+        & (contrast >= settings.least_contrast * mean)
     )
     return Batch(noisy, parameters, valid, photons, to_noise)

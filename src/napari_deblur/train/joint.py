@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from napari_deblur.nets.identification import IdentificationNet, build, normalise
+from napari_deblur.nets.identification import IdentificationNet, build
+from napari_deblur.nets.views import normalise
 
 SHARED_PREFIXES = ("spatial.", "spectral.")
 """Beginnings of the names of the weights that families share."""

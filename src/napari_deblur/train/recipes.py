@@ -57,6 +57,20 @@ class Recipe(Schedule):
         help="Highest standard deviation of noise beside that of photons, relative to the signal's peak.",
         ge=0,
     )
+    shake_share: float = Param(
+        0.03,
+        title="Shake",
+        help="Share of patches blurred by motion along a curve, to be called invalid.",
+        ge=0,
+        le=0.5,
+    )
+    enlarged_share: float = Param(
+        0.08,
+        title="Enlarged",
+        help="Share of patches enlarged twofold after they were taken, with noise that is not white.",
+        ge=0,
+        le=0.5,
+    )
     n_validation: int = Param(1024, title="Validation patches", help="Patches per held-out set.", ge=16)
 
     @property
@@ -79,7 +93,13 @@ _MINUTES = {
 RECIPES: dict[str, Recipe] = {id: Recipe(id=id, minutes=minutes) for id, minutes in _MINUTES.items()}
 # The strongest noise of Debarnot & Weiss 2024 is about 0.1 of an image's range.
 RECIPES["deep-blur-identification"] = Recipe(
-    id="deep-blur-identification", minutes=60.0, kernel_weight=0.3, gaussian_noise_high=0.12
+    id="deep-blur-identification",
+    minutes=60.0,
+    kernel_weight=0.3,
+    gaussian_noise_high=0.12,
+    # Coma and trefoil bend a kernel as a shake does.
+    shake_share=0.0,
+    enlarged_share=0.0,
 )
 """One network each, and several together."""
 

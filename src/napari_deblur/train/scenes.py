@@ -155,12 +155,31 @@ def grid(rng: np.random.Generator, size: int) -> Array:
     return _unit(-image if rng.random() < 0.5 else image)
 
 
+def fabric(rng: np.random.Generator, size: int) -> Array:
+    """Draw fibres and brushed surfaces: textures finer across a direction, at any angle, than along it."""
+    yy, xx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
+    turn, stretch = rng.uniform(0, np.pi), np.exp(rng.uniform(0.3, 1.2))
+    along, across = yy * np.sin(turn) + xx * np.cos(turn), yy * np.cos(turn) - xx * np.sin(turn)
+    frequency = np.hypot(along * stretch, across / stretch) + 1 / size
+    amplitude = frequency ** -rng.uniform(0.5, 1.8)
+    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * amplitude, s=(size, size))
+    field = field / field.std()
+    kind = rng.random()
+    if kind < 0.4:
+        field = np.exp(rng.uniform(0.3, 1.0) * field)
+    elif kind < 0.7:
+        # Two phases with sharp borders.
+        field = _soft_inside(field - rng.uniform(-0.8, 0.8), rng.uniform(0.3, 1.0)) + 0.1 * texture(rng, size)
+    return _unit(field)
+
+
 SCENES: dict[str, tuple[Callable[[np.random.Generator, int], Array], float]] = {
-    "points": (points, 0.18),
+    "points": (points, 0.16),
     "filaments": (filaments, 0.26),
-    "cells": (cells, 0.18),
+    "cells": (cells, 0.16),
     "dead leaves": (dead_leaves, 0.12),
-    "texture": (texture, 0.12),
+    "texture": (texture, 0.1),
+    "fabric": (fabric, 0.06),
     "grid": (grid, 0.14),
 }
 """Each kind of scene with its share."""

@@ -58,7 +58,11 @@ class Training(Progress):
         self.recipe, self.out_dir, self.device = chosen, out_dir, device
         self.given_up = False
         self.workers = Workers.from_environment(device)
-        self.settings = Degradation(gaussian_noise_high=chosen.gaussian_noise_high)
+        self.settings = Degradation(
+            gaussian_noise_high=chosen.gaussian_noise_high,
+            shake_share=chosen.shake_share,
+            enlarged_share=chosen.enlarged_share,
+        )
         torch.manual_seed(chosen.seed)
         networks = Networks([network_config(chosen, model) for model in chosen.models]).to(device)
         networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -167,13 +171,15 @@ class Training(Progress):
         That is R², or the kernels' signal-to-noise ratio where the training is for it.
         """
         networks = self.state.average.each()
-        found = {
-            model: {
-                name: figures(networks[model].targets, predict(networks[model], batches))
-                for name, batches in sets.items()
+        # In the precision of the training: half the time, in which all other processes wait.
+        with torch.autocast(self.device.type, torch.bfloat16):
+            found = {
+                model: {
+                    name: figures(networks[model].targets, predict(networks[model], batches))
+                    for name, batches in sets.items()
+                }
+                for model, sets in self.held_out.items()
             }
-            for model, sets in self.held_out.items()
-        }
         names = next(iter(found.values()))
         counts = "psf_snr_db" if self.recipe.kernel_weight else "mean"
         mean = {
