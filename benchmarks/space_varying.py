@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import arguments, report
-from napari_deblur.blur.space_varying import MaskThenConvolve, compress, linear_interpolation_matrix
+from napari_deblur.blur.space_varying import MaskThenConvolve, compress
 from napari_deblur.core.image import Image
 from napari_deblur.engine.engine import get_engine
 from napari_deblur.methods.richardson_lucy import TVRichardsonLucy
+from napari_deblur.optics.interpolation import linear_interpolation_matrix
 from napari_deblur.optics.psf import family
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.samples import tilted_cells

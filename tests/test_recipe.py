@@ -15,7 +15,8 @@ from napari_deblur.io.read import read_image, read_record
 from napari_deblur.io.write import write_image
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
-from napari_deblur.recipe import PsfChoice, Recipe, make_step
+from napari_deblur.recipe import Recipe, make_step
+from napari_deblur.recipe_psf import PsfChoice
 from napari_deblur.steps.background import RemoveBackground
 from napari_deblur.steps.calibration import DepthCalibration
 from napari_deblur.steps.deblur import Deblur

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from napari_deblur.core.run import Run
     from napari_deblur.optics.psf import make_psf
     from napari_deblur.optics.psf_3d import optics_psf_3d
+    from napari_deblur.optics.psf_basis import PsfBasis
     from napari_deblur.optics.psf_map import PsfMap
     from napari_deblur.optics.settings import Optics
 
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Image": "core.image",
     "Optics": "optics.settings",
+    "PsfBasis": "optics.psf_basis",
     "PsfMap": "optics.psf_map",
     "Run": "core.run",
     "deblur": "api",
@@ -40,6 +42,7 @@ _MODULES = ("methods", "quality")
 __all__ = [
     "Image",
     "Optics",
+    "PsfBasis",
     "PsfMap",
     "Run",
     "deblur",

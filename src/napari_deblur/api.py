@@ -10,6 +10,7 @@ from napari_deblur.core.image import Image, as_image
 from napari_deblur.core.params import declare, parameters
 from napari_deblur.core.run import Run
 from napari_deblur.methods.info import MethodInfo, methods
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 
@@ -63,6 +64,7 @@ def estimate_psf_map(
     stride_px: int = 64,
     *,
     optics: Optics | None = None,
+    basis: PsfBasis | None = None,
     run: Run | None = None,
     **params: Any,
 ) -> PsfMap | list[PsfMap]:
@@ -71,11 +73,14 @@ def estimate_psf_map(
     Parameters
     ----------
     image : array_like or Image, shape (…, y, x)
-    model : {"zernike-3", "gaussian-2"}
+    model : {"zernike-3", "gaussian-2", "product-convolution"}
+        The last one finds the blur in a PSF basis.
     stride_px : int
         Distance between neighbouring patches in pixels.
     optics : Optics, optional
         Brings the image to the cut-off that the network knows.
+    basis : PsfBasis, optional
+        For ``product-convolution``, which it implies; that of a simulated microscope when not given.
     run : Run, optional
     **params
         Further fields of `napari_deblur.steps.psf_map.EstimatePsfMap`; ``one_psf=True`` reads one PSF of the
@@ -87,8 +92,13 @@ def estimate_psf_map(
         Or a list of them, one per plane, for a stack.
     """
     from napari_deblur.engine.engine import get_engine
+    from napari_deblur.optics.psf_basis import MODEL
+    from napari_deblur.steps.identify import IdentifyOperator, known_basis
     from napari_deblur.steps.psf_map import EstimatePsfMap
 
+    if basis is not None or model == MODEL:
+        space = basis or known_basis(model, optics)
+        return declare(IdentifyOperator, params).run(as_image(image), space, engine=get_engine(), run=run)
     step = declare(EstimatePsfMap, {"model": model, "stride_px": stride_px, **params})
     return step.run(as_image(image), engine=get_engine(), run=run, optics=optics)
 
@@ -110,8 +120,9 @@ def deblur(
     image : array_like or Image, shape (…, y, x)
     method : str or Method
         A method's id (see `methods`) or a configured method.
-    psf : ndarray or PsfMap or Optics or str or None
-        A kernel, a PSF map, optics, the id of a model for a blind estimate, or None for the method's default.
+    psf : ndarray or PsfMap or PsfBasis or Optics or str or None
+        A kernel, a PSF map, optics, a basis or the id of a model for a blind estimate, or None for the
+        method's default.
     optics : Optics, optional
         Helps a blind estimate.
     background : array_like or Image of the image's shape, optional

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.core.image import Image, as_image
-from napari_deblur.core.params import Declared, Param, declare
+from napari_deblur.core.params import declare
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import make_method
 from napari_deblur.optics.settings import Optics
+from napari_deblur.recipe_psf import PsfChoice, channels_of, psf_of_record
 from napari_deblur.steps.background import RemoveBackground
 from napari_deblur.steps.base import Step
 from napari_deblur.steps.deblur import Deblur
@@ -27,26 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _STEPS: tuple[type[Step], ...] = (RemoveBackground, EstimatePsfMap, Deblur, EstimateDepth)
-_KEYS = ("version", "steps", "psf", "optics", "calibration")
-
-
-class PsfChoice(Declared):
-    """Where deblurring takes its PSF from; without any, the map estimated before, or the method's default."""
-
-    file: str | None = Param(None, title="PSF file", help="An image or .npy with the kernel.")
-    map: str | None = Param(None, title="PSF map file", help="A map that was saved before.")
-    blind: str | None = Param(None, title="Blind", help="Id of the model that estimates the PSF.")
-    pixel_size_um: float | None = Param(
-        None, gt=0, le=100, title="PSF's pixel size", help="Where its file is silent or wrong.", unit="µm"
-    )
-    z_step_um: float | None = Param(
-        None, gt=0, le=1000, title="PSF's z step", help="Where its file is silent or wrong.", unit="µm"
-    )
-
-    @property
-    def sources(self) -> list[str]:
-        """Names of the sources that are given; one at most makes sense."""
-        return [name for name in ("file", "map", "blind") if getattr(self, name) is not None]
+_KEYS = ("version", "steps", "psf", "optics", "channels", "calibration")
 
 
 @dataclass(frozen=True)
@@ -60,6 +42,8 @@ class Recipe:
     psf : PsfChoice
     optics : Optics or None
         Helps a blind estimate; is the PSF itself where nothing else says what it is.
+    channels : tuple of Optics
+        In place of ``optics`` as the PSF: those of each channel, where they differ.
     calibration : str or dict or None
         File with the calibration of depth, or what such a file holds.
     folder : Path
@@ -71,6 +55,7 @@ class Recipe:
     optics: Optics | None = None
     calibration: str | dict[str, Any] | None = None
     folder: Path = field(default_factory=Path)
+    channels: tuple[Optics, ...] = ()
 
     def __post_init__(self) -> None:
         kinds = [_kind(type(step)) for step in self.steps]
@@ -80,6 +65,10 @@ class Recipe:
             raise InvalidInputError("steps", "must hold each kind once", ", ".join(kinds))
         if len(chosen := self.psf.sources) > 1:
             raise InvalidInputError("psf", "must name one source", ", ".join(chosen))
+        if self.channels and chosen:
+            raise InvalidInputError("channels", "must be left out where psf names a source", chosen[0])
+        if self.psf.basis is None and self.psf.basis_field is not None:
+            raise InvalidInputError("psf", "must name the basis whose field it tells", self.psf.basis_field)
         if self.psf.file is None and (self.psf.pixel_size_um or self.psf.z_step_um):
             raise InvalidInputError("psf", "must name the file whose voxel size it tells", "a size alone")
         depth, estimate = _kind(EstimateDepth), _kind(EstimatePsfMap)
@@ -118,6 +107,7 @@ class Recipe:
             declare(Optics, dict(optics)) if optics else None,
             _checked_calibration(calibration),
             folder or Path(),
+            channels_of(values.get("channels") or ()),
         )
 
     @classmethod
@@ -137,17 +127,19 @@ class Recipe:
         plain = [record.to_dict() if isinstance(record, Record) else dict(record) for record in records]
         steps: dict[str, Step] = {}
         psf, optics, calibration = PsfChoice(), None, None
+        channels: tuple[Optics, ...] = ()
         for record in plain:
             step = make_step(record.get("step"))
             steps[_kind(type(step))] = step
             described = (record.get("input") or {}).get("optics")
             optics = declare(Optics, described) if described else optics
             if isinstance(step, Deblur):
-                psf, own = _psf_of(record.get("psf") or {}, mapped=_kind(EstimatePsfMap) in steps)
+                psf, own = psf_of_record(record.get("psf") or {}, mapped=_kind(EstimatePsfMap) in steps)
                 optics = own or optics
+                channels = channels_of((record.get("psf") or {}).get("channels") or ()) if own else ()
             if isinstance(step, EstimateDepth):
                 calibration = _checked_calibration((record.get("facts") or {}).get("calibration"))
-        return cls(tuple(steps.values()), psf, optics, calibration)
+        return cls(tuple(steps.values()), psf, optics, calibration, channels=channels)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
@@ -194,6 +186,8 @@ class Recipe:
             found["psf"] = psf
         if self.optics:
             found["optics"] = self.optics.model_dump(mode="json")
+        if self.channels:
+            found["channels"] = [one.model_dump(mode="json") for one in self.channels]
         if self.calibration:
             found["calibration"] = self.calibration
         found["steps"] = [step.model_dump(mode="json") for step in self.steps]
@@ -245,24 +239,6 @@ def make_step(values: Any) -> Step:
 
 def _kind(cls: type[Step]) -> str:
     return str(cls.model_fields["kind"].default)
-
-
-def _psf_of(psf: Mapping[str, Any], *, mapped: bool) -> tuple[PsfChoice, Optics | None]:
-    """Return the choice that repeats a record's PSF; a map estimated by a step before needs none."""
-    source, path = psf.get("source"), psf.get("path")
-    if source == "optics":
-        return PsfChoice(), declare(Optics, {name: psf[name] for name in Optics.model_fields if name in psf})
-    if source == "psf-map":
-        if path is not None:
-            return PsfChoice(map=str(path)), None
-        return (PsfChoice() if mapped else PsfChoice(blind=str(psf.get("model")))), None
-    if source == "kernel":
-        if path is None:
-            rule = "must be in a file to be used again: save it and name it under psf: file"
-            raise InvalidInputError("psf", rule, "a kernel that was only in memory")
-        sizes = {name: psf.get(name) for name in ("pixel_size_um", "z_step_um")}
-        return declare(PsfChoice, {"file": str(path), **sizes}), None
-    return PsfChoice(), None
 
 
 def _checked_calibration(value: Any) -> str | dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.recipe import Recipe
 from napari_deblur.steps.background import BackgroundResult, RemoveBackground
@@ -109,10 +110,19 @@ class RecipeRun:
         if chosen.map is not None:
             path = self.recipe.path(chosen.map)
             return PsfMap.load(path), path
+        if chosen.basis is not None:
+            path = self.recipe.path(chosen.basis)
+            basis = PsfBasis.load(path)
+            if chosen.basis_field is None:
+                return basis, path
+            image = self.result.image
+            return basis.of_field(chosen.basis_field, image.shape_yx, image.pixel_size_um), path
         if chosen.blind is not None:
             return chosen.blind, None
         if self.result.psf_map is not None:
             return self.result.psf_map, None
+        if self.recipe.channels:
+            return list(self.recipe.channels), None
         return self.recipe.optics, None
 
     def _depth(self, step: Any, run: Run) -> None:

@@ -10,6 +10,7 @@ from napari_deblur.batch import BatchSettings, run_files
 from napari_deblur.batch.store import Store, state_of
 from napari_deblur.core.errors import InvalidInputError, OutputError
 from napari_deblur.core.image import Image
+from napari_deblur.io.formats import Output
 from napari_deblur.io.read import read_image, read_record
 from napari_deblur.io.write import write_image
 from napari_deblur.recipe import Recipe
@@ -132,7 +133,7 @@ def test_two_runs_in_one_folder(tmp_path, files, make):
 @pytest.mark.parametrize("format", ["imagej-tiff", "ome-zarr-0.4", "ome-zarr-0.5", "npy"])
 def test_results_in_other_formats(tmp_path, files, make, format):
     pytest.importorskip("zarr")
-    settings = BatchSettings(format=format)
+    settings = BatchSettings(output=Output(format=format))
     outcome = run_files(make(), files[:1], tmp_path / "out", settings=settings)[0]
     assert outcome.state == "done", outcome.reason
     image = outcome.outputs[0]
@@ -149,7 +150,7 @@ def test_large_files_are_streamed(tmp_path, files, make, monkeypatch):
     from napari_deblur.batch import files as module
 
     monkeypatch.setattr(module, "must_stream", lambda image, *_: image.path == files[1])
-    settings = BatchSettings(streaming=Streaming(block_px=32), format="ome-zarr-0.5")
+    settings = BatchSettings(streaming=Streaming(block_px=32), output=Output(format="ome-zarr-0.5"))
     told = []
     out = tmp_path / "out"
     outcomes = run_files(
@@ -168,19 +169,30 @@ def test_large_files_are_streamed(tmp_path, files, make, monkeypatch):
     assert states(run_files(make(), files, out, settings=settings)) == ["skipped"] * 2
 
 
+def test_results_in_whole_numbers(tmp_path, files, make):
+    source = np.rint(read_image(files[0]).data).astype(np.uint16)
+    np.save(tmp_path / "counts.npy", source)
+    settings = BatchSettings(output=Output(dtype="uint16"))
+    out = tmp_path / "out"
+    outcomes = run_files(make(), [tmp_path / "counts.npy", files[1]], out, settings=settings)
+    assert states(outcomes) == ["done", "failed"]
+    assert read_image(outcomes[0].outputs[0]).source["dtype"] == "uint16"
+    assert "dtype must be float32 for an image of float32" in outcomes[1].reason
+
+
 def test_what_cannot_be_streamed_says_so(tmp_path, files, make):
     more = make({"kind": "remove-background", "n_iterations": 1}, DEBLUR)
     settings = BatchSettings(stream=True)
     outcome = run_files(more, files[:1], tmp_path / "out", settings=settings)[0]
     assert outcome.state == "failed"
     assert "steps must hold nothing but deblur for an image that is larger than memory" in outcome.reason
-    npy = BatchSettings(stream=True, format="npy")
+    npy = BatchSettings(stream=True, output=Output(format="npy"))
     assert (
         "format must be one of ome-tiff"
         in run_files(make(), files[:1], tmp_path / "out", settings=npy)[0].reason
     )
     with pytest.raises(InvalidInputError, match="format must be one of"):
-        run_files(make(), files, tmp_path / "none", settings=BatchSettings(format="jpeg"))
+        run_files(make(), files, tmp_path / "none", settings=BatchSettings(output=Output(format="jpeg")))
     assert not (tmp_path / "none").exists()
 
 

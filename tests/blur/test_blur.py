@@ -10,8 +10,8 @@ from napari_deblur.blur.space_varying import (
     EigenPsfs,
     MaskThenConvolve,
     compress,
-    linear_interpolation_matrix,
 )
+from napari_deblur.optics.interpolation import linear_interpolation_matrix
 from napari_deblur.optics.psf import family, make_psf
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_deblur.io.read import read_image, read_record
 from napari_deblur.recipe import Recipe
@@ -92,6 +93,65 @@ def test_compare(cli, tmp_path, image_file, psf_file):
     code, _, err = cli("compare", image_file, "-o", out, "--methods", "wiener,magic", "--psf", psf_file)
     assert code == 2
     assert "METHOD must be one of" in err
+
+
+OPTICS = ["--na", "0.8", "--refractive-index", "1.33"]
+VOXELS = ["--pixel-size-um", "0.2", "--z-step-um", "0.6"]
+
+
+@pytest.fixture
+def channels_file(tmp_path):
+    """Write two time points of two channels of a small volume, with their emission wavelengths."""
+    pixels = np.random.default_rng(0).poisson(50, (2, 2, 7, 32, 36)).astype(np.uint16)
+    sizes = {"PhysicalSizeX": 0.2, "PhysicalSizeY": 0.2, "PhysicalSizeZ": 0.6}
+    waves = {"Channel": {"EmissionWavelength": [520, 620], "EmissionWavelengthUnit": ["nm", "nm"]}}
+    path = tmp_path / "channels.ome.tif"
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "TCZYX", **sizes, **waves})
+    return path
+
+
+def test_volumes_are_compared_each_channel_with_its_own_psf(cli, tmp_path, channels_file):
+    out = tmp_path / "compared"
+    given = ["compare", channels_file, "-o", out, *OPTICS, "--optics-from-file"]
+    code, text, err = cli(*given, "--json")
+    assert code == 0, err
+    found = json.loads(text)
+    rows = found["methods"]
+    assert [row["method"] for row in rows] == ["wiener", "richardson-lucy", "tv-richardson-lucy"]
+    assert {row["restored_in"] for row in rows} == {"3D"}
+    assert "hyper-laplacian works plane by plane and was left out." in found["notes"]
+    alone = tmp_path / "alone.ome.tif"
+    code, _, err = cli("deblur", "richardson-lucy", channels_file, "-o", alone, *OPTICS, "--optics-from-file")
+    assert code == 0, err
+    compared = read_image(out / "channels_richardson-lucy.ome.tif")
+    assert compared.axes == "tczyx"
+    assert np.array_equal(compared.data, read_image(alone).data)
+
+
+def test_methods_for_planes_are_compared_over_planes(cli, tmp_path, channels_file):
+    methods = ["--methods", "wiener,hyper-laplacian"]
+    given = ["compare", channels_file, *methods, *OPTICS, "--wavelength-um", "0.52"]
+    code, _, err = cli(*given, "-o", tmp_path / "mixed")
+    assert code == 2
+    assert err.startswith("napari-deblur: --methods must all work in 3D for a PSF with a z axis")
+    assert err.endswith("received hyper-laplacian\n")
+    assert not (tmp_path / "mixed").exists()
+    code, text, err = cli(*given, "-o", tmp_path / "flat", "--slice-by-slice", "--json")
+    assert code == 0, err
+    assert {row["restored_in"] for row in json.loads(text)["methods"]} == {"2D"}
+
+
+def test_a_psf_file_with_a_z_axis_needs_a_stack(cli, tmp_path, channels_file, image_file):
+    grids = np.indices((5, 7, 7)) - np.array([2, 3, 3])[:, None, None, None]
+    np.save(tmp_path / "bead.npy", np.exp(-(grids**2).sum(axis=0) / 4).astype(np.float32))
+    given = ["--psf", tmp_path / "bead.npy", "--methods", "wiener,richardson-lucy"]
+    code, text, err = cli("compare", channels_file, "-o", tmp_path / "deep", *given)
+    assert code == 0, err
+    assert text.count("3D") == 2
+    code, _, err = cli("compare", image_file, "-o", tmp_path / "none", *given)
+    assert code == 2
+    assert "IN must have a z axis for a PSF in 3D" in err
+    assert not (tmp_path / "none" / "cells_wiener.ome.tif").exists()
 
 
 def test_the_dask_extra_is_named_and_the_address_checked(cli, tmp_path, image_file, recipe_file, monkeypatch):

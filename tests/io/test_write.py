@@ -75,6 +75,48 @@ def test_another_library_reads_the_ome_zarr(tmp_path):
     models.Image.from_zarr(zarr.open_group(str(path), mode="r"))
 
 
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.ome.tif", None),
+        ("a.tif", "imagej-tiff"),
+        ("a.npy", None),
+        ("a.zarr", "ome-zarr-0.4"),
+        ("a.zarr", "ome-zarr-0.5"),
+    ],
+)
+def test_whole_numbers_are_rounded_to_and_said_to_be(tmp_path, name, format):
+    if name.endswith("zarr"):
+        pytest.importorskip("zarr")
+    image = make("zyx", (2, 40, 50))
+    image = image.with_data(np.abs(image.data))
+    path = write_image(image, tmp_path / name, RECORD, format=format, dtype="uint16")
+    back = read_image(path)
+    assert back.source["dtype"] == "uint16"
+    assert np.array_equal(back.data, np.rint(image.data))
+    facts = read_record(path)["facts"]
+    assert (facts["stored_as"], facts["rounded_to_grey_values"]) == ("uint16", 1)
+
+
+@pytest.mark.parametrize("level", [-1.0, 65536.0])
+def test_whole_numbers_that_do_not_fit_are_refused(tmp_path, level):
+    image = make()
+    np.abs(image.data, out=image.data)
+    image.data[3, 4] = level
+    rule = r"dtype must be float32 for a result with values outside 0 to 65535; received uint16 for values"
+    with pytest.raises(InvalidInputError, match=rule):
+        write_image(image, tmp_path / "a.tif", dtype="uint16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_fractions_are_not_rounded_away(tmp_path):
+    image = Image(make().data, source={"dtype": "float32"})
+    with pytest.raises(InvalidInputError, match="dtype must be float32 for an image of float32"):
+        write_image(image, tmp_path / "a.tif", dtype="uint16")
+    with pytest.raises(InvalidInputError, match=r"dtype must be left out for \.png"):
+        write_image(make(), tmp_path / "a.png", dtype="uint16")
+
+
 def test_npy_keeps_its_record_beside_it(tmp_path):
     image = make()
     path = write_image(image, tmp_path / "a.npy", RECORD)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
+from napari_deblur.blur.convolution import Convolution
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
@@ -118,15 +120,11 @@ def test_the_record_says_zero_shot_and_names_the_features(engine, blurred):
 
     record = run(Cider(n_iterations=1, **FAST), blurred, engine).record
     assert record.facts["zero_shot"] is True
-    assert record.facts["feature_weights"] == find_model("cider-features").sha256
+    assert record.weights == {"cider-features": find_model("cider-features").sha256}
     assert not record.learned
 
 
 def test_the_start_follows_the_noise(blurred):
-    import torch
-
-    from napari_deblur.blur.convolution import Convolution
-
     y = torch.from_numpy(blurred)
     noisier = y + 0.2 * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
     smooth = torch.outer(torch.linspace(0, 1, 40), torch.linspace(0, 1, 40))
@@ -139,3 +137,18 @@ def test_the_start_follows_the_noise(blurred):
     }
     torch.testing.assert_close(starts["automatic"], starts["hyper-laplacian"])
     assert float((starts["automatic"] - starts["tv-richardson-lucy"]).abs().max()) > 0.05
+
+
+@pytest.mark.parametrize("start", ["automatic", "tv-richardson-lucy"])
+def test_noise_around_zero_does_not_become_light(engine, start):
+    """Cut off at zero, noise has a mean of 0.4 of its deviation; a known background keeps it whole."""
+    noise, rng = 0.5, np.random.default_rng(0)
+    line = np.zeros((66, 66), np.float32)
+    line[33, 15:50] = 20
+    clean = Convolution(torch.from_numpy(KERNEL), (58, 58)).forward(torch.from_numpy(line)).numpy()
+    y = Image((clean + noise * rng.standard_normal(clean.shape) + 30).astype(np.float32))
+    step = Deblur(method=Cider(n_iterations=35, feature_iterations=5, start=start))
+    found = step.run(y, KERNEL, engine=engine, background=np.full((58, 58), 30.0, np.float32))
+    assert found.record.facts["pedestal"] > 0
+    assert found.image.data[:15].mean() < 0.3 * noise
+    assert abs(found.residual.data[:15].mean()) < 0.3 * noise

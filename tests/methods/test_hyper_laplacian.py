@@ -66,6 +66,15 @@ def test_the_noise_of_a_blurred_image_is_measured(blur, sigma):
     assert estimate_noise(y) == pytest.approx(sigma, rel=0.15)
 
 
+@pytest.mark.parametrize("photons", [5, 50, 1000])
+def test_the_noise_of_few_photons_is_measured(photons):
+    """Most pixels hold none; the bright ones hold nearly all of the noise."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    rate = 0.002 + sum(torch.exp(-((y - at) ** 2 + (x - 1.1 * at) ** 2) / 80) for at in (20, 50, 75))
+    noisy = torch.poisson(rate * photons, generator=torch.Generator().manual_seed(0)) / photons
+    assert estimate_noise(noisy) == pytest.approx(float((rate.mean() / photons).sqrt()), rel=0.2)
+
+
 def test_the_weight_follows_noise_and_scale(blur, noisy):
     noisier = noisy + 0.05 * torch.randn(92, 92)
     assert measure_data_weight(noisier) < measure_data_weight(noisy) / 5

@@ -9,10 +9,11 @@ from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
 from napari_deblur.methods.latent_deformation import LatentDeformation
-from napari_deblur.methods.latent_image import NETWORKS, PARAMETERS, LatentImage
-from napari_deblur.nets.weights import WEIGHTS_VARIABLE
+from napari_deblur.methods.latent_image import NETWORKS, PARAMETERS, LatentImage, sampling
+from napari_deblur.nets.weights import WEIGHTS_VARIABLE, find_model
 from napari_deblur.optics.psf import make_psf
 from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.deblur import Deblur
 
 pytestmark = pytest.mark.usefixtures("latent_weights")
@@ -52,12 +53,13 @@ def test_family_and_parameters_are_found_from_the_psf(psf, network, parameters, 
     assert facts["latent_network"] == NETWORKS[network]
     assert facts["latent_parameters"] == pytest.approx(parameters, abs=0.01)
     assert facts["psf_distance"] < 0.01
-    assert len(facts["latent_weights"]) == 64
+    assert result.record.weights == {NETWORKS[network]: find_model(NETWORKS[network]).sha256}
     assert result.record.learned
     assert result.image.data.shape == image.shape
     told = run(image, LatentDeformation(network=network, **parameters), None, engine)
     np.testing.assert_allclose(told.image.data, result.image.data, atol=2e-3)
     np.testing.assert_allclose(told.psf, make_psf(psf[0], list(parameters.values())), atol=1e-6)
+    assert told.record.weights == result.record.weights
     assert not told.record.notes
 
 
@@ -69,6 +71,25 @@ def test_a_psf_outside_the_family_is_refused_with_its_distance(image, engine):
     with pytest.raises(InvalidInputError, match="nearest: defocus_waves"):
         run(image, LatentDeformation(network="defocus"), stretched, engine)
     run(image, LatentDeformation(network="zone-plate", tolerance=1.0), stretched, engine)
+
+
+def test_parameters_and_a_psf_must_agree(image, engine):
+    told = LatentDeformation(defocus_um=5.0)
+    given = run(image, told, 3 * make_psf("zone-plate", [5.2]), engine)
+    np.testing.assert_array_equal(given.image.data, run(image, told, None, engine).image.data)
+    rule = r"left out where defocus_um is given, or lie within 0\.2 .*; received a kernel at 0\.\d\d"
+    with pytest.raises(InvalidInputError, match=rule):
+        run(image, told, make_psf("zone-plate", [12.0]), engine)
+    in_focus = Optics(na=1.4, wavelength_um=0.5, pixel_size_um=0.1)
+    with pytest.raises(InvalidInputError, match="left out where defocus_waves is given"):
+        run(image, LatentDeformation(defocus_waves=0.4), in_focus, engine)
+
+
+def test_the_optics_that_parameters_count_for_are_said():
+    plate = {"outermost_zone_um": 0.016, "pixel_size_um": 0.0056, "energy_kev": 9.0}
+    assert sampling({"optics": plate}).endswith("zones down to 16 nm at 9 keV and pixels of 5.6 nm.")
+    assert "of 0.26 cycles per pixel" in sampling({"cutoff_cycles_per_px": 0.26})
+    assert not sampling({})
 
 
 def test_what_must_be_given_is_said(image, engine):
@@ -114,7 +135,10 @@ def test_level_contrast_and_noise_can_be_given_in_grey_values(image, engine):
     measured = run(counts, LatentDeformation(defocus_um=5.0), None, engine)
     noise = measured.record.facts["noise_to_contrast"] * counts.std(ddof=1)
     method = LatentDeformation(
-        defocus_um=5.0, level=float(counts.mean()), contrast=float(counts.std(ddof=1)), noise=float(noise)
+        defocus_um=5.0,
+        mean_level=float(counts.mean()),
+        contrast=float(counts.std(ddof=1)),
+        noise=float(noise),
     )
     given = run(counts, method, None, engine)
     np.testing.assert_allclose(given.image.data, measured.image.data, rtol=1e-3)

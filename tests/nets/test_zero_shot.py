@@ -59,7 +59,8 @@ def test_descent_reaches_a_minimum_and_shortens_its_steps():
     moves = []
     for _ in range(300):
         before = float(x.detach())
-        descent.step((x - 1).square().sum())
+        descent.advance()
+        descent.follow((x - 1).square().sum())
         moves.append(abs(float(x.detach()) - before))
     assert float(x.detach()) == pytest.approx(1, abs=0.01)
     assert moves[0] < 0.02  # warm-up

@@ -31,6 +31,18 @@ def test_finds_the_noise_of_enlarged_images(kind, factor):
     assert per_pixel / 2 < floor.variance < per_pixel
 
 
+@pytest.mark.parametrize("size", [96, 128, 192])
+@pytest.mark.parametrize("kind", ["cells", "filaments", "texture"])
+def test_finds_it_in_small_crops(kind, size):
+    enlarged = zoom(noisy(blurred(kind, 2.0) + 0.3), 2, order=3).astype(np.float32)
+    crops = [enlarged[y : y + size, x : x + size] for y in (0, 300) for x in (0, 300)]
+    found = [noise_floor(crop) for crop in crops]
+    assert sum(floor is not None for floor in found) >= 3
+    camera = noisy(blurred(kind, 2.0) + 0.3)
+    assert noise_floor(camera[:size, :size]) is None
+    assert noise_floor(enlarged[:95, :200]) is None
+
+
 @pytest.mark.parametrize("sigma_px", [0.7, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("kind", sorted(SCENES))
 @pytest.mark.parametrize("photons", [20, 2000])
@@ -39,7 +51,7 @@ def test_leaves_images_alone_that_were_not_enlarged(kind, sigma_px, photons):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("size", [160, 256])
+@pytest.mark.parametrize("size", [96, 160, 256])
 def test_points_all_over_are_not_taken_for_noise(size, seed):
     rng = np.random.default_rng(seed)
     points = np.zeros((size, size))

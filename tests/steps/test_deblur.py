@@ -108,8 +108,8 @@ def test_cancel_in_a_later_plane_keeps_the_first(engine):
 
     run.on_progress = stop
     stack = Image(np.stack([IMAGE, IMAGE]))
-    result = Deblur(method="richardson-lucy").run(stack, KERNEL, engine=engine, run=run)
-    alone = Deblur(method="richardson-lucy").run(Image(IMAGE), KERNEL, engine=engine)
+    result = Deblur(method="tv-richardson-lucy").run(stack, KERNEL, engine=engine, run=run)
+    alone = Deblur(method="tv-richardson-lucy").run(Image(IMAGE), KERNEL, engine=engine)
     assert result.partial
     np.testing.assert_allclose(result.image.data[0], alone.image.data, rtol=1e-4)
 
@@ -158,6 +158,35 @@ def test_noise_under_a_background_is_known_to_its_lower_end(method, engine):
     assert known.record.facts["pedestal"] == pytest.approx(1.5 * np.sqrt(40), rel=0.3)
     assert abs(known.record.facts["flux_change"]) < 0.1
     assert float(np.mean(known.residual.data)) == pytest.approx(0, abs=0.5)
+
+
+def test_light_that_was_cut_off_is_told_from_what_the_method_changed(engine):
+    image, background, _ = under_haze()
+    psf, step = nd.make_psf("gaussian-1", [2.0], size_px=17), Deblur(method="richardson-lucy")
+    right = step.run(Image(image), psf, engine=engine, background=background).record.facts
+    wrong = step.run(Image(image), psf, engine=engine, background=background + 5).record.facts
+    net = float(np.sum(image - background))
+    assert right["flux_in"] == pytest.approx(net + right["flux_cut_off"], rel=1e-5)
+    assert 0 < right["flux_cut_off"] < wrong["flux_cut_off"]
+    # What is cut off below 1.5 standard deviations of noise is 3 % of one of them per dark pixel.
+    assert right["flux_cut_off"] / image.size < 0.05 * np.sqrt(40)
+    # A background that is too high by 5 shows as light that was added, in grey values and in no other way.
+    added = wrong["flux_change_grey_values_per_px"] - right["flux_change_grey_values_per_px"]
+    assert 1 < added < 5
+    plain = step.run(Image(image), psf, engine=engine).record.facts
+    assert plain["flux_cut_off"] == 0
+    assert "flux_change_grey_values_per_px" not in plain
+
+
+def test_values_below_the_camera_offset_are_told_too(engine):
+    image, _, _ = under_haze()
+    step = Deblur(method="richardson-lucy", camera_offset=140.0)
+    found = step.run(Image(image), nd.make_psf("gaussian-1", [2.0], size_px=17), engine=engine)
+    facts = found.record.facts
+    below = float(-np.minimum(image - 140, 0).sum())
+    assert facts["flux_cut_off"] == pytest.approx(below, rel=1e-4)
+    assert facts["flux_in"] == pytest.approx(float(np.maximum(image - 140, 0).sum()), rel=1e-4)
+    assert abs(facts["flux_change"]) < 0.02
 
 
 @pytest.mark.parametrize("method", ["tv-richardson-lucy", "wiener", "hyper-laplacian"])

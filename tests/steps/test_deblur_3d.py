@@ -11,7 +11,9 @@ from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
-from napari_deblur.steps.deblur import Deblur, settle_window
+from napari_deblur.recipe import Recipe
+from napari_deblur.steps.deblur import Deblur
+from napari_deblur.steps.deblur_solve import settle_window
 
 RNG = np.random.default_rng(0)
 VOLUME = (RNG.random((7, 34, 36)) + 0.2).astype(np.float32)
@@ -71,6 +73,24 @@ def test_every_channel_takes_its_own_psf(given, engine):
         for time in range(2):
             np.testing.assert_allclose(result[time, channel], alone, atol=1e-5)
     assert np.abs(result[0, 0] - result[0, 1]).max() > 1e-3
+
+
+def test_the_record_tells_every_channels_psf_and_a_recipe_repeats_them(engine):
+    image = Image(np.stack([VOLUME, VOLUME]), "czyx", **SIZES)
+    kinds = [nd.Optics(**{**OPTICS, "wavelength_um": w}, z_step_um=0.6) for w in (0.45, 0.65)]
+    result = STEP.run(image, kinds, engine=engine)
+    told = json.loads(json.dumps(result.record.psf))
+    assert [one["wavelength_um"] for one in told["channels"]] == [0.45, 0.65]
+    recipe = Recipe.from_dict(Recipe.from_records([result.record]).to_dict())
+    assert recipe.channels == tuple(kinds)
+    again = recipe.run(image, engine=engine).deblur
+    np.testing.assert_array_equal(again.image.data, result.image.data)
+    alike = STEP.run(image, [kinds[0], kinds[0]], engine=engine)
+    assert "channels" not in alike.record.psf
+    with pytest.raises(InvalidInputError, match="channels must be a list of optics"):
+        Recipe.from_dict({**recipe.to_dict(), "channels": {"na": 1}})
+    with pytest.raises(InvalidInputError, match="channels must be left out where psf names a source"):
+        Recipe.from_dict({**recipe.to_dict(), "psf": {"blind": "gaussian-2"}})
 
 
 def test_flat_psfs_per_channel_without_a_z_axis(engine):

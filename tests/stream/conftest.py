@@ -45,9 +45,9 @@ def points():
 def file_of(tmp_path):
     """Write pixels as a file and return its path."""
 
-    def write(pixels, axes, name="in.zarr", *, format=None, z_step_um=None):
+    def write(pixels, axes, name="in.zarr", *, format=None, dtype="float32", z_step_um=None):
         image = Image(pixels.astype(np.float32), axes, (0.1, 0.1), z_step_um, name="points")
-        return write_image(image, tmp_path / name, format=format)
+        return write_image(image, tmp_path / name, format=format, dtype=dtype)
 
     return write
 

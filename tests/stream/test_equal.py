@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.engine.engine import get_engine
 from napari_deblur.io.lazy import open_image
 from napari_deblur.io.read import read_image, read_record
 from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.deblur import Deblur
 from napari_deblur.stream.executors import Here
 
@@ -46,7 +48,7 @@ def test_planes(stream, file_of, points, rl, kernel, source, target, format):
     assert difference(found.outputs["output"], expected) < 1e-4
     record, other = found.record, expected.record
     assert read_record(found.outputs["output"]) == record.to_dict()
-    for fact in ("flux_in", "flux_out", "flux_change", "reblur_residual_rms"):
+    for fact in ("flux_in", "flux_out", "flux_change", "flux_cut_off", "reblur_residual_rms"):
         assert record.facts[fact] == pytest.approx(other.facts[fact], rel=1e-3, abs=1e-6)
     assert (record.step, record.psf, record.input) == (other.step, other.psf, other.input)
     assert record.notes == other.notes
@@ -85,7 +87,16 @@ def test_channels_with_their_own_psfs(stream, file_of, points, rl, kernel):
     path = file_of(points((2, 80, 96)), "cyx")
     psfs = [kernel, kernel.T[::-1] ** 2]
     found = stream(path, psf=psfs)
-    assert difference(found.outputs["output"], in_memory(rl, path, psfs)) < 1e-4
+    whole = in_memory(rl, path, psfs)
+    assert difference(found.outputs["output"], whole) < 1e-4
+    assert found.record.psf == whole.record.psf
+
+
+def test_the_record_tells_every_channels_optics(stream, file_of, points, rl):
+    path = file_of(points((2, 80, 96)), "cyx")
+    given = {"na": 0.5, "pixel_size_um": 0.1}
+    found = stream(path, psf=[Optics(**given, wavelength_um=w) for w in (0.5, 0.6)])
+    assert [one["wavelength_um"] for one in found.record.psf["channels"]] == [0.5, 0.6]
 
 
 def test_what_a_method_takes_from_the_data_is_settled_once(stream, file_of, points, kernel):
@@ -99,6 +110,16 @@ def test_what_a_method_takes_from_the_data_is_settled_once(stream, file_of, poin
     # Tiles make the run in memory settle before as well.
     tiled = step.model_copy(update={"tile_px": 64})
     assert difference(found.outputs["output"], in_memory(tiled, path, kernel)) < 1e-4
+
+
+def test_the_network_that_the_psf_decides_on_is_in_the_record(stream, file_of, points, latent_weights):
+    from napari_deblur.nets.weights import find_model
+    from napari_deblur.optics.psf import make_psf
+
+    step = Deblur(method={"kind": "latent-deformation"})
+    result = stream(file_of(points((80, 90)), "yx"), psf=make_psf("zernike-1", [0.3]), step=step)
+    id = "latent-deformation-defocus"
+    assert result.record.weights == {id: find_model(id).sha256}
 
 
 def test_constant_planes_are_left_as_they_are(stream, file_of, points):
@@ -137,6 +158,44 @@ def test_the_pyramid_is_that_of_the_whole(stream, file_of, points):
     fine, coarse = group["0"][...], group["1"][...]
     assert coarse.shape == (520, 260)
     assert np.allclose(coarse, fine.reshape(520, 2, 260, 2).mean(axis=(1, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["out.zarr", "out.ome.tif"])
+def test_whole_numbers_are_those_of_the_whole(stream, tmp_path, file_of, points, rl, kernel, name):
+    path = file_of(points((2, 540, 512)), "zyx", dtype="uint16")
+    plans = []
+    found = stream(path, name, dtype="uint16", block_px=256, on_plan=plans.append)
+    assert plans[0].output_bytes == pytest.approx(2 * 2 * 540 * 512 * (4 / 3 if name == "out.zarr" else 1))
+    back = read_image(found.outputs["output"])
+    assert back.source["dtype"] == "uint16"
+    exact = in_memory(rl, path, kernel).image.data
+    assert np.abs(back.data - exact).max() <= 0.5 + 1e-4 * np.ptp(exact)
+    assert read_record(found.outputs["output"])["facts"]["stored_as"] == "uint16"
+    if name == "out.zarr":
+        zarr = pytest.importorskip("zarr")
+        coarse = zarr.open_group(str(found.outputs["output"]), mode="r")["1"]
+        assert coarse.dtype == np.uint16
+        means = back.data.reshape(2, 270, 2, 256, 2).mean(axis=(2, 4))
+        assert np.abs(coarse[...] - means).max() <= 0.5
+
+
+def test_whole_numbers_that_do_not_fit_are_refused_in_the_first_block(
+    stream, tmp_path, file_of, points, monkeypatch
+):
+    from napari_deblur.stream import stages
+
+    pixels = points((3, 96, 100))
+    pixels[2, 68:73, 59:64] = 60000
+    done = []
+    original = stages.deblur
+    monkeypatch.setitem(
+        stages.STAGES, "deblur", lambda work, item, run: done.append(item) or original(work, item, run)
+    )
+    path = file_of(pixels, "zyx", dtype="uint16")
+    with pytest.raises(InvalidInputError, match="dtype must be float32 for a result with values outside"):
+        stream(path, dtype="uint16")
+    assert len(done) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in.zarr"]
 
 
 def test_the_plan_is_told_before_the_start(stream, tmp_path, file_of, points):

@@ -81,3 +81,11 @@ def test_the_first_pass_reads_whole_pieces():
 def test_no_block_of_that_number():
     with pytest.raises(IndexError):
         Grid((10, 10), (5, 5), (0, 0))[4]
+
+
+def test_every_pixel_belongs_to_the_block_that_keeps_it():
+    grid = Grid((5, 70, 100), (2, 32, 48), (0, 9, 9))
+    for number in range(len(grid)):
+        keep = grid[number].keep
+        assert grid.number_at(tuple(part.start for part in keep)) == number
+        assert grid.number_at(tuple(part.stop - 1 for part in keep)) == number

@@ -181,7 +181,14 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 def test_ablations_train(tmp_path):
     for deformer in ("simple", "none"):
         (path,) = train_deformation(ZONE_PLATE, tmp_path / deformer, deformer=deformer, **SHORT)
-        assert json.loads(path.with_suffix(".json").read_text())["config"]["deformer"] == deformer
+        config = json.loads(path.with_suffix(".json").read_text())["config"]
+        assert config["deformer"] == deformer
+        assert config["prefilter"] is False, "an ablation must not get the PSF by another way"
+
+
+def test_the_recipe_decides_how_coefficients_are_normalised():
+    assert deformation.network_config(recipe(normalisation="softmax"))["normalisation"] == "softmax"
+    assert deformation.network_config(recipe())["normalisation"] == "l2"
 
 
 def test_the_loss_falls(tmp_path):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_deblur.core.record import Record
 from napari_deblur.methods.base import registry
 from napari_deblur.optics.psf import make_psf
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.steps.deblur import Deblur
-from napari_deblur.ui.deblur_dock import DeblurDock
+from napari_deblur.ui.deblur_dock import DeblurDock, summary
 from napari_deblur.ui.layers import METADATA_KEY, Placement
 from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.psf_panel import BLIND, FILE, LAYER, MAP, OPTICS, cropped
@@ -294,3 +295,11 @@ def test_a_cropped_map_keeps_positions_and_kernels():
         np.testing.assert_allclose(part.psf_at(y, x), psf_map.psf_at(y + 64, x + 90), atol=1e-7)
     tiny = cropped(psf_map, Region((), 18, 18, 4, 4, 18, 18, 4, 4))
     np.testing.assert_allclose(tiny.psf_at(1.0, 1.0), psf_map.psf_at(19.0, 19.0), atol=1e-7)
+
+
+def test_where_a_background_was_taken_off_the_flux_is_no_percentage():
+    facts = {"flux_change": 0.31, "reblur_residual_rms": 2.0}
+    assert summary(Record({}, facts=facts)) == "flux +31.00%, residual 2 grey values (RMS)"
+    told = summary(Record({}, facts={**facts, "flux_change_grey_values_per_px": 1.94}))
+    assert told.startswith("flux +1.9 grey values per pixel (a background that is too high adds light), ")
+    assert "%" not in told

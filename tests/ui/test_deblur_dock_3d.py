@@ -181,7 +181,7 @@ def test_the_plan_is_told_before_a_run(dock, stack, idle):
     assert dock.plan_text.text().startswith("Plan: one volume in one piece: ")
     dock.deep.setChecked(False)
     dock.show_plan()
-    assert dock.plan_text.text().startswith("Plan: 20 planes in one piece: ")
+    assert dock.plan_text.text().startswith("Plan: 20 planes, 15 at a time: ")
     idle()
 
 

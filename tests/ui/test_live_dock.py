@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from napari_deblur.nets.deformable import DeformableNet
-from napari_deblur.nets.weights import WEIGHTS_VARIABLE
+from napari_deblur.nets.weights import WEIGHTS_VARIABLE, find_model
 from napari_deblur.ui.layers import METADATA_KEY
 from napari_deblur.ui.live_dock import LiveDock
 from napari_deblur.ui.worker import job_board
+
+PREVIEW = "cells · Live defocus (learned) · preview"
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def dock(opened, latent_weights, cells):
 
 
 def preview_of(viewer):
-    return viewer.layers["cells · Live defocus · preview"]
+    return viewer.layers[PREVIEW]
 
 
 def test_a_slider_is_followed_and_the_image_encoded_once(dock, viewer, idle, encodings, cells, qapp):
@@ -51,6 +53,8 @@ def test_a_slider_is_followed_and_the_image_encoded_once(dock, viewer, idle, enc
     assert np.abs(preview.data - first).max() > 0
     assert preview.metadata[METADATA_KEY]["parameters"] == {"defocus_um": 12.0}
     assert preview.metadata[METADATA_KEY]["learned"] is True
+    id = "latent-deformation-zone-plate"
+    assert preview.metadata[METADATA_KEY]["weights"] == {id: find_model(id).sha256}
     assert preview.colormap.name == "magenta"
     np.testing.assert_allclose(preview.scale, cells.scale)
     assert dock.message.text() == "Restored for defocus 12 µm"
@@ -81,7 +85,7 @@ def test_another_job_is_waited_for(dock, viewer, idle, qtbot):
     dock.sliders.sliders["defocus_um"].setValue(9.0)
     assert job_board().current.title == "busy"
     gate.set()
-    qtbot.waitUntil(lambda: "cells · Live defocus · preview" in viewer.layers, timeout=20_000)
+    qtbot.waitUntil(lambda: PREVIEW in viewer.layers, timeout=20_000)
     idle()
     assert preview_of(viewer).metadata[METADATA_KEY]["parameters"] == {"defocus_um": 9.0}
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from napari_deblur.batch.store import Store, make_folder, stem
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 from napari_deblur.core.run import Run
-from napari_deblur.io.formats import BLOCKWISE, FORMATS
+from napari_deblur.io.formats import BLOCKWISE, FORMATS, Output
+from napari_deblur.io.numbers import Dtype, check_dtype
 from napari_deblur.recipe import Recipe
 from napari_deblur.steps.deblur import Deblur
 from napari_deblur.stream.executors import Executor, Here
@@ -56,19 +57,19 @@ class BatchSettings:
         Whether to work block by block even where an image fits into memory.
     streaming : Streaming
         Memory and blocks.
-    format : str or None
-        One of `napari_deblur.io.formats.FORMATS` for images; OME-TIFF if not given.
+    output : Output
+        Format and numbers of images; OME-TIFF if not given.
     """
 
     overwrite: bool = False
     stream: bool = False
     streaming: Streaming = field(default_factory=Streaming)
-    format: str | None = None
+    output: Output = field(default_factory=Output)
 
     @property
     def suffix(self) -> str:
         """What the names of images end in."""
-        kind = self.format or "ome-tiff"
+        kind = self.output.format or "ome-tiff"
         if kind not in FORMATS:
             raise InvalidInputError("format", f"must be one of {', '.join(FORMATS)}", repr(kind))
         ome = ".ome" if kind.startswith("ome-") else ""
@@ -213,13 +214,15 @@ class _Batch:
 
         step = self._only_step(path)
         name = f"{stem(path)}_deblurred{self.settings.suffix}"
-        kind = self.settings.format or "ome-tiff"
+        kind = self.settings.output.format or "ome-tiff"
         if kind not in BLOCKWISE:
             rule = f"must be one of {', '.join(BLOCKWISE)} for an image that is larger than memory"
             raise InvalidInputError("format", rule, repr(kind))
         for target in (self.store.folder / name, self.store.record_path(path)):
             check_output(target, overwrite=self.settings.overwrite)
         about = {"recipe": self.recipe.to_dict(), "input": str(path), "state": state_of(path), "format": kind}
+        if (dtype := self.settings.output.dtype) != "float32":
+            about["dtype"] = dtype
         folder = self.store.streaming(path, about)
         if not (folder / name).exists():
             image = open_image(path)
@@ -231,6 +234,7 @@ class _Batch:
                 psf,
                 optics=self.recipe.optics,
                 format=kind,
+                dtype=dtype,
                 settings=self.settings.streaming,
                 # Left out, this process is used as its device likes it.
                 executor=None if isinstance(self.executor, Here) else self.executor,
@@ -287,6 +291,7 @@ def one_file(
     run.step(0, 1, path.name)
     try:
         image = read_image(path)
+        check_dtype(settings.output.dtype, image.source, settings.output.format or "ome-tiff")
         result = recipe.run(image, engine=engine_of(limit_bytes), run=run)
         if result.partial:
             raise CancelledError(f"cancelled during {path.name}")
@@ -307,9 +312,9 @@ def _writers(result: RecipeResult, settings: BatchSettings) -> dict[str, Callabl
 
     found: dict[str, Callable[[Path], Any]] = {}
 
-    def image(suffix: str, part: Any, of: Record) -> None:
+    def image(suffix: str, part: Any, of: Record, dtype: Dtype = "float32") -> None:
         found[f"_{suffix}{settings.suffix}"] = lambda path: write_image(
-            part, path, of, format=settings.format
+            part, path, of, format=settings.output.format, dtype=dtype
         )
 
     if (split := result.background) is not None:
@@ -320,7 +325,7 @@ def _writers(result: RecipeResult, settings: BatchSettings) -> dict[str, Callabl
         index = f"_{number:04d}" if len(maps) > 1 else ""
         found[f"_psf-map{index}.npz"] = one.save
     if (sharp := result.deblur) is not None:
-        image("deblurred", sharp.image, sharp.record)
+        image("deblurred", sharp.image, sharp.record, settings.output.dtype)
     if (depth := result.depth) is not None:
         found["_depth.ome.tif"] = lambda path: write_depth(depth, path)
         found["_depth-confidence.ome.tif"] = lambda path: write_depth(depth, path, confidence=True)

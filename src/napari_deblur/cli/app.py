@@ -13,7 +13,7 @@ import cyclopts
 from cyclopts import App
 
 from napari_deblur import __version__
-from napari_deblur.cli import batch, depth, info, runs, steps
+from napari_deblur.cli import batch, depth, info, psf_basis, runs, steps
 from napari_deblur.cli.options import Option, Values, command
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 
@@ -48,6 +48,11 @@ def build() -> App:
         body = partial(steps.deblur, method=method)
         add(deblur, id_, body, f"{method.title}. {method.summary}", steps.deblur_options(method))
     app.command(deblur)
+    basis = App(name="psf-basis", help="Make a PSF basis: how a microscope's blur varies.", **settings)
+    add(basis, "beads", psf_basis.beads, "Learn it from bead stacks.", psf_basis.beads_options())
+    text = "Simulate a microscope whose aberrations vary."
+    add(basis, "simulated", psf_basis.simulated, text, psf_basis.simulated_options())
+    app.command(basis)
     add(app, "depth", depth.depth, "Estimate the depth of a surface in µm.", depth.depth_options())
     add(app, "calibrate", depth.calibrate, "Calibrate depth with a tilted sample.", depth.calibrate_options())
     add(app, "compare", batch.compare, "Deblur one image with several methods.", batch.compare_options())

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_deblur.cli.options import Option, Values
-from napari_deblur.cli.psf import PSF_OPTIONS, psf_from
+from napari_deblur.cli.psf import PSF_OPTIONS, SLICES, psf_from
 from napari_deblur.cli.session import (
     AXES,
     DEVICE,
     INPUT,
     JSON,
     OPTICS,
+    OPTICS_OF_VOLUMES,
     OVERWRITE,
     PIXEL_SIZE,
     engine_for,
     read_input,
     report,
     session,
+    shown,
     table,
 )
 from napari_deblur.core.errors import CancelledError, InvalidInputError
@@ -29,6 +31,9 @@ from napari_deblur.core.image import Image
 from napari_deblur.methods.base import make_method
 from napari_deblur.recipe import Recipe
 from napari_deblur.steps.deblur import Deblur
+
+if TYPE_CHECKING:
+    from napari_deblur.steps.psf_source import PsfSource
 
 FOLDER = Option("output", "Folder for the results; made if missing.", "DIR", short="-o", required=True)
 
@@ -96,11 +101,13 @@ def compare_options() -> list[Option]:
         replace(FOLDER, help="Folder for the results and the table; made if missing."),
         Option(
             "methods",
-            "Methods to compare, separated by commas; by default all quick ones that take any PSF or map.",
+            "Methods to compare, separated by commas; by default all quick ones that take the PSF.",
             "IDS",
         ),
         *PSF_OPTIONS,
         *OPTICS,
+        *OPTICS_OF_VOLUMES,
+        SLICES,
         AXES,
         PIXEL_SIZE,
         OVERWRITE,
@@ -117,16 +124,18 @@ def compare(values: Values) -> int | None:
 
     steps = _steps(values.get("methods"))
     overwrite = bool(values.get("overwrite"))
+    image = read_input(values)
+    flat = bool(values.get("slice_by_slice")) or not any(3 in step.method.ndim for step in steps.values())
+    psf, optics, _ = psf_from(values, image, volumes=not flat)
+    steps, left_out = _able(steps, psf, image, chosen="methods" in values)
     folder = make_folder(values["output"])
     name = stem(Path(values["image"]))
     paths = {id_: folder / f"{name}_{id_}.ome.tif" for id_ in steps}
     summary = folder / f"{name}_comparison.json"
     for path in (*paths.values(), summary):
         check_output(path, overwrite=overwrite)
-    image = read_input(values)
-    psf, optics, _ = psf_from(values, image)
     found: list[dict[str, Any]] = []
-    notes: list[str] = []
+    notes = [f"{id_} works plane by plane and was left out." for id_ in left_out]
     with session("compare") as run:
         for index, (id_, step) in enumerate(steps.items()):
             part = run.part(index, index + 1, len(steps))
@@ -154,10 +163,33 @@ def _steps(methods: str | None) -> dict[str, Deblur]:
     return {id_: Deblur(method=make_method(id_)) for id_ in ids}
 
 
+def _able(
+    steps: dict[str, Deblur], psf: PsfSource, image: Image, *, chosen: bool
+) -> tuple[dict[str, Deblur], list[str]]:
+    """Return the methods that can use the PSF, and the ids of those that cannot if nobody chose them.
+
+    Raises
+    ------
+    InvalidInputError
+        If the PSF has a z axis and the image none, or a method that the user chose knows no volumes.
+    """
+    from napari_deblur.steps.psf_rules import restored_ndim
+
+    deep = {id_: step for id_, step in steps.items() if 3 in step.method.ndim}
+    flat = [id_ for id_ in steps if id_ not in deep]
+    if not deep or not flat or restored_ndim(psf, image, next(iter(deep.values())).method) == 2:
+        return steps, []
+    if chosen:
+        rule = f"must all work in 3D for a PSF with a z axis (or give optics and {shown('slice_by_slice')})"
+        raise InvalidInputError("methods", rule, ", ".join(flat))
+    return deep, flat
+
+
 def _row(id_: str, image: Image, result: Any, path: Path) -> dict[str, Any]:
     facts = result.record.facts
     return {
         "method": id_,
+        "restored_in": facts.get("restored_in"),
         "seconds": result.record.seconds,
         "flux_change": facts.get("flux_change"),
         "residual_rms": facts.get("reblur_residual_rms"),
@@ -170,9 +202,9 @@ def _row(id_: str, image: Image, result: Any, path: Path) -> dict[str, Any]:
 def _resolution(image: Image) -> float | None:
     from napari_deblur.quality import frc_resolution_px
 
-    planes = image.planes()
+    middle = tuple(size // 2 for size in image.data.shape[:-2])
     try:
-        found = frc_resolution_px(planes[len(planes) // 2])
+        found = frc_resolution_px(image.data[middle])
     except InvalidInputError:  # too small to tell
         return None
     return round(float(found), 2) if np.isfinite(found) else None

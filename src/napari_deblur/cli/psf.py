@@ -14,6 +14,8 @@ from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_map import EstimatePsfMap
 
 if TYPE_CHECKING:
+    from napari_deblur.optics.psf_basis import PsfBasis
+    from napari_deblur.optics.psf_map import PsfMap
     from napari_deblur.steps.psf_source import PsfSource
 
 PSF_OPTIONS = [
@@ -23,13 +25,27 @@ PSF_OPTIONS = [
         "psf_z_step_um", "Distance of the PSF's planes in µm, where its file is silent or wrong.", "NUMBER"
     ),
     Option("psf_map", "PSF map from a file that psf-map wrote.", "FILE"),
-    Option("blind", "Estimate the PSF from the image with this model.", "MODEL"),
+    Option("psf_basis", "PSF basis that psf-basis wrote, in which to find the image's blur.", "FILE"),
+    Option(
+        "basis_field",
+        "Take the blur of this field of the basis, by number or label, as it was measured.",
+    ),
+    Option(
+        "blind",
+        "Estimate the PSF from the image with this model; product-convolution: in a simulated PSF basis.",
+        "MODEL",
+    ),
     Option(
         "optics_from_file",
         "Take from the image's metadata what is not given of the optics, each channel with its wavelength.",
         kind="flag",
     ),
 ]
+SLICES = Option(
+    "slice_by_slice",
+    "Restore the planes of a stack one by one with the optics' 2D PSF, also where their distance is known.",
+    kind="flag",
+)
 
 
 def psf_from(
@@ -48,7 +64,7 @@ def psf_from(
     from napari_deblur.io.read import existing
     from napari_deblur.optics.psf_map import PsfMap
 
-    chosen = [name for name in ("psf", "psf_map", "blind") if name in values]
+    chosen = [name for name in ("psf", "psf_map", "psf_basis", "blind") if name in values]
     if len(chosen) > 1:
         raise InvalidInputError(
             chosen[1], f"must not be combined with {shown(chosen[0])}", repr(values[chosen[1]])
@@ -68,10 +84,26 @@ def psf_from(
     if "psf_map" in values:
         path = existing(values["psf_map"], "psf_map")
         return PsfMap.load(path), None, path
+    if "psf_basis" in values:
+        path = existing(values["psf_basis"], "psf_basis")
+        return basis_from(values, image), None, path
+    if "basis_field" in values:
+        rule = f"must be left out without {shown('psf_basis')}"
+        raise InvalidInputError("basis_field", rule, repr(values["basis_field"]))
     if "blind" in values:
         _check_model(values["blind"])
         return str(values["blind"]), optics, None
     return _per_channel(values, image, optics), optics, None
+
+
+def basis_from(values: Values, image: Image) -> PsfBasis | PsfMap:
+    """Return the basis that the user names, or one of its fields' blurs over the image."""
+    from napari_deblur.optics.psf_basis import PsfBasis
+
+    basis = PsfBasis.load(values["psf_basis"])
+    if "basis_field" not in values:
+        return basis
+    return basis.of_field(values["basis_field"], image.shape_yx, image.pixel_size_um)
 
 
 def _per_channel(values: Values, image: Image, optics: Optics | None) -> PsfSource:
@@ -89,6 +121,8 @@ def _per_channel(values: Values, image: Image, optics: Optics | None) -> PsfSour
 
 def _check_model(model: str) -> None:
     """Refuse a model that cannot estimate a map, whose field says which can."""
+    from napari_deblur.optics.psf_basis import MODEL
+
     choices = next(info.choices for info in parameters(EstimatePsfMap) if info.name == "model")
-    if choices and model not in choices:
-        raise UnknownNameError("blind", model, list(choices))
+    if choices and model not in (*choices, MODEL):
+        raise UnknownNameError("blind", model, [*choices, MODEL])

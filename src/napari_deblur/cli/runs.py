@@ -44,7 +44,7 @@ def run(values: Values) -> int | None:
         overwrite=bool(values.get("overwrite")),
         stream=bool(values.get("stream")),
         streaming=stream.streaming(values),
-        format=values.get("format"),
+        output=stream.written(values),
     )
     with _executor(values) as executor, session("run") as job:
         outcomes = run_files(

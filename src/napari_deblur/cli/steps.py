@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_deblur.cli import stream
 from napari_deblur.cli.options import Option, Values, from_declaration, given
-from napari_deblur.cli.psf import PSF_OPTIONS, psf_from
+from napari_deblur.cli.psf import PSF_OPTIONS, SLICES, psf_from
 from napari_deblur.cli.session import (
     AXES,
     DEVICE,
@@ -36,6 +36,7 @@ from napari_deblur.core.record import Record
 from napari_deblur.methods.base import Method, make_method, method_id, registry
 from napari_deblur.steps.background import RemoveBackground
 from napari_deblur.steps.deblur import Deblur
+from napari_deblur.steps.identify import IdentifyOperator
 from napari_deblur.steps.psf_map import EstimatePsfMap
 
 if TYPE_CHECKING:
@@ -47,11 +48,6 @@ KEEP_PARTIAL = Option(
 )
 
 PLAN = Option("plan", "Only tell how much memory the run will take and in how many tiles.", kind="flag")
-SLICES = Option(
-    "slice_by_slice",
-    "Restore the planes of a stack one by one with the optics' 2D PSF, also where their distance is known.",
-    kind="flag",
-)
 
 
 def background_options() -> list[Option]:
@@ -84,13 +80,22 @@ def psf_map_options() -> list[Option]:
     """Return the options of the command ``psf-map``."""
     output = replace(OUTPUT, help="File to write the map to (.npz).")
     more = Option("table", "File for the map as a table, one line per position (.csv or .json).", "FILE")
-    return [INPUT, output, more, *from_declaration(EstimatePsfMap), *OPTICS, *_COMMON, DEVICE]
+    basis = Option("psf_basis", "PSF basis that psf-basis wrote, in which to find the blur.", "FILE")
+    return [INPUT, output, more, basis, *from_declaration(EstimatePsfMap), *OPTICS, *_COMMON, DEVICE]
 
 
 def psf_map(values: Values) -> int | None:
     """Map the PSF over the field of view."""
     from napari_deblur.io.tables import check_table_path, write_psf_map_table
 
+    basis = None
+    if "psf_basis" in values:
+        from napari_deblur.optics.psf_basis import PsfBasis
+
+        basis, settings = PsfBasis.load(values["psf_basis"]), [*given(values, EstimatePsfMap), "na"]
+        if wrong := next((name for name in settings if name in values), None):
+            rule = f"must be left out with {shown('psf_basis')}"
+            raise InvalidInputError(wrong, rule, repr(values[wrong]))
     step = declare(EstimatePsfMap, given(values, EstimatePsfMap))
     outputs = check_outputs(values, "output", "table", image=values["image"])
     check_suffix("output", outputs["output"], ".npz")
@@ -102,7 +107,11 @@ def psf_map(values: Values) -> int | None:
         raise InvalidInputError("table", "must be left out for a stack", f"{len(paths)} planes")
     optics = optics_from(values, image)
     with session("psf-map") as run:
-        found = step.run(image, engine=engine_for(values), run=run, optics=optics)
+        engine = engine_for(values)
+        if basis is not None:
+            found = IdentifyOperator().run(image, basis, engine=engine, run=run)
+        else:
+            found = step.run(image, engine=engine, run=run, optics=optics)
     maps = found if isinstance(found, list) else [found]
     overwrite = bool(values.get("overwrite"))
     for one, path in zip(maps, paths, strict=True):
@@ -161,6 +170,8 @@ def deblur_options(method: type[Method]) -> list[Option]:
 
 def deblur(values: Values, method: type[Method]) -> int | None:
     """Deblur an image with one method."""
+    from napari_deblur.io.formats import output_format
+    from napari_deblur.io.numbers import check_dtype
     from napari_deblur.io.write import check_image_path, write_image
 
     chosen = make_method(method_id(method), **given(values, method))
@@ -169,7 +180,8 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     step = declare(Deblur, {**settings, "method": chosen})
     outputs = check_outputs(values, "output", "residual", "psf_output", image=values["image"])
     overwrite = bool(values.get("overwrite"))
-    format = values.get("format")
+    written = stream.written(values)
+    format = written.format
     for name in ("output", "residual"):
         if name in outputs:
             check_image_path(outputs[name], overwrite=overwrite, argument=shown(name), format=format)
@@ -179,6 +191,7 @@ def deblur(values: Values, method: type[Method]) -> int | None:
             raise InvalidInputError("background", rule, repr(values["background"]))
         return stream.deblur(values, step, large, outputs)
     image = read_input(values)
+    check_dtype(written.dtype, image.source, output_format(outputs["output"], format))
     volumes = 3 in method.ndim and not values.get("slice_by_slice")
     psf, optics, source = psf_from(values, image, volumes=volumes)
     engine = engine_for(values)
@@ -197,7 +210,8 @@ def deblur(values: Values, method: type[Method]) -> int | None:
         record = replace(record, psf={**record.psf, "path": str(source.resolve())})
     for name, part in (("output", result.image), ("residual", result.residual)):
         if name in outputs:
-            write_image(part, outputs[name], record, overwrite, shown(name), format=format)
+            dtype = written.dtype if name == "output" else "float32"
+            write_image(part, outputs[name], record, overwrite, shown(name), format=format, dtype=dtype)
     if "psf_output" in outputs:
         _write_psf(result.psf, outputs["psf_output"], image, record, overwrite)
     report_step(values, outputs, record, plan=plan.to_dict())

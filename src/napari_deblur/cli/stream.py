@@ -14,7 +14,7 @@ from napari_deblur.cli.session import report, report_step, session, with_sizes
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.params import declare
-from napari_deblur.io.formats import FORMATS
+from napari_deblur.io.formats import Output
 from napari_deblur.stream.plan import Streaming, must_stream
 
 if TYPE_CHECKING:
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from napari_deblur.steps.deblur import Deblur
     from napari_deblur.stream.plan import StreamPlan
 
-FORMAT = Option(
-    "format", f"Format of the images: one of {', '.join(FORMATS)}. [default by the suffix]", "CHOICE"
-)
 STREAM = Option(
     "stream", "Work block by block from file to file even where the image fits into memory.", kind="flag"
 )
-OPTIONS = [STREAM, *from_declaration(Streaming), FORMAT]
+OPTIONS = [STREAM, *from_declaration(Streaming), *from_declaration(Output)]
 
 
 def streaming(values: Values) -> Streaming:
     """Return what the user said of memory and blocks."""
     return declare(Streaming, given(values, Streaming))
+
+
+def written(values: Values) -> Output:
+    """Return what the user said of formats and numbers."""
+    return declare(Output, given(values, Output))
 
 
 def opened(values: Values) -> LazyImage | None:
@@ -76,7 +78,8 @@ def deblur(values: Values, step: Deblur, image: LazyImage, outputs: dict[str, Pa
             psf,
             optics=optics,
             residual=outputs.get("residual"),
-            format=values.get("format"),
+            format=written(values).format,
+            dtype=written(values).dtype,
             overwrite=bool(values.get("overwrite")),
             settings=streaming(values),
             run=run,

@@ -6,29 +6,27 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_deblur.core.errors import CancelledError, DeviceError
 from napari_deblur.core.image import FloatArray
 from napari_deblur.core.run import Run
 from napari_deblur.engine.device import DeviceReport, choose_device, is_out_of_memory, memory_budget_bytes
 from napari_deblur.engine.plan import TilePlan
-from napari_deblur.engine.tiling import Tiling, Window, fit_tile, halved
+from napari_deblur.engine.tiles import BytesOf, Compute, computed, over_windows, to_numpy
+from napari_deblur.engine.tiling import Tiling, fit_tile, halved
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
 BLEND_PX = 16
 _MODELS_KEPT = 4
 _WAIT_S = 0.05
-
-Compute = Callable[["Tensor", Window, Run], "Tensor"]
-BytesOf = Callable[[tuple[int, ...]], float]
+# Voxels that keep a device busy: with more at once nothing is gained, and a cancel has to wait longer. On the
+# CPU they still lie in the cache.
+_BUSY_VOXELS = {"cpu": 2**16, "cuda": 2**24}
 
 
 class Engine:
@@ -158,6 +156,59 @@ class Engine:
         window = tiling.largest
         return TilePlan(shape, tile, window, len(tiling.windows), device, int(bytes_of(window)), int(budget))
 
+    def at_once(self, shape: tuple[int, ...], bytes_of: BytesOf) -> int:
+        """Return how many planes or volumes of a shape are best computed together: what memory allows.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape (y, x) or (z, y, x) of one.
+        bytes_of : callable
+            Memory on the device that one of a given shape takes.
+        """
+        budget = self._budget_bytes or memory_budget_bytes(self.device)
+        busy = _BUSY_VOXELS.get(self.device, 0) // math.prod(shape)
+        return max(1, min(busy, int(budget / max(bytes_of(shape), 1.0))))
+
+    def together(
+        self, blocks: FloatArray, compute: Compute, run: Run, *, n_out: int = 1
+    ) -> FloatArray | None:
+        """Compute on several planes or volumes at once, each as a whole.
+
+        Parameters
+        ----------
+        blocks : ndarray, float32, shape (n, y, x) or (n, z, y, x)
+        compute : callable
+            As for `over_tiles`, from ``(n, …)`` to ``(n_out, n, …)``.
+        n_out : int
+            Number of images that ``compute`` returns for each.
+
+        Returns
+        -------
+        ndarray, float32, shape (n_out, *blocks.shape), or None if memory ran out
+
+        Raises
+        ------
+        CancelledError
+            With ``partial`` as the images so far, where there are any.
+        """
+        shape = tuple(int(size) for size in blocks.shape[1:])
+        whole = Tiling(shape, shape, 0, 0).windows[0]
+        try:
+            found = computed(blocks, compute, run, whole, self.device)
+        except CancelledError as error:
+            error.partial = None if error.partial is None else to_numpy(error.partial)
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, DeviceError) or not is_out_of_memory(error):
+                raise
+            if self.device == "cuda":
+                import torch
+
+                torch.cuda.empty_cache()
+            return None
+        return to_numpy(found).reshape(n_out, *blocks.shape)
+
     def over_tiles(
         self,
         block: FloatArray,
@@ -208,7 +259,7 @@ class Engine:
         while True:
             tiling = Tiling(shape, tile, halo, blend_px)
             try:
-                return _compute_all(block, compute, run, tiling, n_out, device)
+                return over_windows(block, compute, run, tiling, n_out, device)
             except (RuntimeError, MemoryError) as error:
                 if isinstance(error, DeviceError) or not is_out_of_memory(error):
                     raise
@@ -232,53 +283,6 @@ class Engine:
         raise DeviceError(
             f"memory ran out even with tiles of {pixels} pixels on the CPU: close other programs or crop"
         )
-
-
-def _compute_all(
-    block: FloatArray, compute: Compute, run: Run, tiling: Tiling, n_out: int, device: str
-) -> FloatArray:
-    import torch
-
-    windows = tiling.windows
-    alone = len(windows) == 1
-    canvas = np.zeros((n_out, *block.shape), np.float32) if not alone else None
-    weight = np.zeros(block.shape, np.float32) if not alone else None
-    for index, window in enumerate(windows):
-        part = run.part(index, index + 1, len(windows))
-        tile = torch.from_numpy(np.ascontiguousarray(block[window.read])).to(device)
-        try:
-            with torch.inference_mode():
-                result = compute(tile, window, part)
-        except CancelledError as error:
-            if error.partial is not None and canvas is not None and weight is not None:
-                _add(canvas, weight, tiling, window, error.partial)
-            if canvas is not None and weight is not None:
-                error.partial = _finish(canvas, weight) if weight.any() else None
-            elif error.partial is not None:
-                error.partial = _to_numpy(error.partial)
-            raise
-        if canvas is None or weight is None:
-            return _to_numpy(result)
-        _add(canvas, weight, tiling, window, result)
-    assert canvas is not None
-    assert weight is not None
-    return _finish(canvas, weight)
-
-
-def _to_numpy(result: Tensor) -> FloatArray:
-    array: FloatArray = result.float().cpu().numpy()
-    return array
-
-
-def _add(canvas: FloatArray, weight: FloatArray, tiling: Tiling, window: Window, result: Tensor) -> None:
-    ramp = tiling.weights(window)
-    canvas[(slice(None), *window.keep)] += _to_numpy(result)[(slice(None), *window.inner)] * ramp
-    weight[window.keep] += ramp
-
-
-def _finish(canvas: FloatArray, weight: FloatArray) -> FloatArray:
-    done = weight > 0
-    return np.where(done, canvas / np.where(done, weight, 1), np.float32(np.nan)).astype(np.float32)
 
 
 _shared: Engine | None = None

@@ -56,17 +56,25 @@ class MemoryPlan:
         Main memory for the input, the results and what lies between them.
     device_name : str
         What a person calls the device.
+    at_once : int
+        How many planes or volumes are computed together.
     """
 
     tiles: TilePlan
     n_blocks: int
     host_bytes: int
     device_name: str
+    at_once: int = 1
+
+    @property
+    def device_bytes(self) -> int:
+        """Memory on the device at a time."""
+        return self.at_once * self.tiles.device_bytes
 
     @property
     def bytes(self) -> int:
         """Main memory in all: a device without memory of its own takes its share there too."""
-        return self.host_bytes + (0 if self.tiles.device == "cuda" else self.tiles.device_bytes)
+        return self.host_bytes + (0 if self.tiles.device == "cuda" else self.device_bytes)
 
     @property
     def fits(self) -> bool:
@@ -78,10 +86,11 @@ class MemoryPlan:
         return {
             "device": self.device_name,
             "bytes": self.bytes,
-            "device_bytes": self.tiles.device_bytes,
+            "device_bytes": self.device_bytes,
             "budget_bytes": self.tiles.budget_bytes,
             "fits": self.fits,
             "blocks": self.n_blocks,
+            "blocks_at_once": self.at_once,
             "block_shape": list(self.tiles.shape),
             "tiles_per_block": self.tiles.n_tiles,
             "tile_shape": list(self.tiles.tile),
@@ -92,10 +101,12 @@ class MemoryPlan:
         tiles = self.tiles
         unit = "volume" if len(tiles.shape) == 3 else "plane"
         what = f"{self.n_blocks} {unit}s" if self.n_blocks > 1 else f"one {unit}"
-        pieces = "in one piece" if tiles.n_tiles == 1 else f"in {tiles.n_tiles} tiles"
-        own = f", {human_bytes(tiles.device_bytes)} on the card" if tiles.device == "cuda" else ""
+        pieces = " in one piece" if tiles.n_tiles == 1 else f" in {tiles.n_tiles} tiles"
+        if self.at_once > 1:
+            pieces = f", {self.at_once} at a time"
+        own = f", {human_bytes(self.device_bytes)} on the card" if tiles.device == "cuda" else ""
         tight = "" if self.fits else "; more than is free now, smaller tiles are not possible"
-        return f"{what} {pieces}: {human_bytes(self.bytes)} of memory{own}{tight}"
+        return f"{what}{pieces}: {human_bytes(self.bytes)} of memory{own}{tight}"
 
 
 def human_bytes(count: float) -> str:

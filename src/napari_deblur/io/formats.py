@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.core.params import Declared, Param
+from napari_deblur.io.numbers import Dtype
 
 # Format, and the suffixes under which it is written.
 FORMATS: dict[str, tuple[str, ...]] = {
@@ -17,6 +19,25 @@ FORMATS: dict[str, tuple[str, ...]] = {
 }
 BLOCKWISE = ("ome-tiff", "ome-zarr-0.4", "ome-zarr-0.5")
 WRITE_SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in FORMATS.values() for suffix in suffixes))
+
+
+class Output(Declared):
+    """How images are written."""
+
+    format: str | None = Param(
+        None, title="Format", help=f"Format of the images: one of {', '.join(FORMATS)}; else by the suffix."
+    )
+    dtype: Dtype = Param(
+        "float32",
+        title="Numbers",
+        help="Numbers of the result; uint16 takes half the room: rounded to whole grey values, and refused "
+        "where the result does not fit.",
+    )
+
+
+def is_zarr(kind: str) -> bool:
+    """Return whether a format is a folder of chunks."""
+    return kind.startswith("ome-zarr")
 
 
 def output_format(

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from napari_deblur.core.image import FloatArray, Image
 from napari_deblur.io.read import existing, read_image, read_psf
+
+if TYPE_CHECKING:
+    from napari_deblur.optics.psf_basis import PsfBasis
+    from napari_deblur.optics.psf_map import PsfMap
 
 
 def read_measured_psf(
@@ -52,3 +57,18 @@ def read_measured_psf(
     if pixel_size_um is not None:
         psf = replace(psf, pixel_size_um=(pixel_size_um, pixel_size_um))
     return psf if z_step_um is None else replace(psf, z_step_um=z_step_um)
+
+
+def read_psf_archive(path: str | os.PathLike[str]) -> PsfMap | PsfBasis:
+    """Read a ``.npz`` that holds a PSF map or a PSF basis.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is missing or neither of them.
+    """
+    from napari_deblur.optics.basis_checks import is_basis
+    from napari_deblur.optics.psf_basis import PsfBasis
+    from napari_deblur.optics.psf_map import PsfMap
+
+    return PsfBasis.load(path) if is_basis(path) else PsfMap.load(path)

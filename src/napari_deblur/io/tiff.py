@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
+from napari_deblur.io.numbers import Dtype, as_stored
 from napari_deblur.io.tiff_header import (
     arrangement,
     check_series,
@@ -73,8 +74,15 @@ def read_tiff(path: Path, argument: str = "image", *, series: int = 0) -> Image:
     )
 
 
-def write_tiff(image: Image, path: Path, record: dict[str, Any] | None, title: str | None = None) -> None:
-    """Write an image as float32 OME-TIFF, sizes in µm, the record as an OME comment annotation.
+def write_tiff(
+    image: Image,
+    path: Path,
+    record: dict[str, Any] | None,
+    title: str | None = None,
+    *,
+    dtype: Dtype = "float32",
+) -> None:
+    """Write an image as OME-TIFF, sizes in µm, the record as an OME comment annotation.
 
     Parameters
     ----------
@@ -85,12 +93,14 @@ def write_tiff(image: Image, path: Path, record: dict[str, Any] | None, title: s
         Provenance (JSON types).
     title : str, optional
         Name of the image in the file.
+    dtype : {"float32", "uint16"}
     """
     import tifffile
 
     text = None if record is None else json.dumps(record, ensure_ascii=False)
     metadata = ome_metadata(image, text, title)
-    tifffile.imwrite(path, image.data, ome=True, photometric="minisblack", metadata=metadata)
+    pixels = as_stored(image.data, dtype)
+    tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata)
 
 
 def ome_metadata(image: Image, record: str | None, title: str | None = None) -> dict[str, Any]:
@@ -106,8 +116,10 @@ def ome_metadata(image: Image, record: str | None, title: str | None = None) -> 
     return metadata
 
 
-def write_imagej(image: Image, path: Path, record: dict[str, Any] | None) -> None:
-    """Write an image as float32 ImageJ hyperstack, sizes in µm, the record in its info.
+def write_imagej(
+    image: Image, path: Path, record: dict[str, Any] | None, *, dtype: Dtype = "float32"
+) -> None:
+    """Write an image as ImageJ hyperstack, sizes in µm, the record in its info.
 
     Parameters
     ----------
@@ -117,6 +129,7 @@ def write_imagej(image: Image, path: Path, record: dict[str, Any] | None) -> Non
         Where to write to, as it is; see `napari_deblur.core.atomic`.
     record : dict or None
         Provenance (JSON types).
+    dtype : {"float32", "uint16"}
 
     Raises
     ------
@@ -125,9 +138,10 @@ def write_imagej(image: Image, path: Path, record: dict[str, Any] | None) -> Non
     """
     import tifffile
 
-    if image.data.nbytes >= _LARGEST_IMAGEJ_BYTES:
+    size = image.data.size * np.dtype(dtype).itemsize
+    if size >= _LARGEST_IMAGEJ_BYTES:
         rule = "must be another than imagej-tiff for images of 4 GB and more"
-        raise InvalidInputError("format", rule, f"{image.data.nbytes / 1e9:.3g} GB")
+        raise InvalidInputError("format", rule, f"{size / 1e9:.3g} GB")
     axes = _ome_axes(image.axes)
     order = [axes.index(letter) for letter in "TZCYX" if letter in axes]
     metadata: dict[str, Any] = {"axes": "".join(axes[number] for number in order), "unit": "micron"}
@@ -141,7 +155,7 @@ def write_imagej(image: Image, path: Path, record: dict[str, Any] | None) -> Non
         resolution = (1 / x, 1 / y)
     else:
         del metadata["unit"]
-    data = np.ascontiguousarray(image.data.transpose(order))
+    data = as_stored(np.ascontiguousarray(image.data.transpose(order)), dtype)
     tifffile.imwrite(path, data, imagej=True, resolution=resolution, metadata=metadata)
 
 

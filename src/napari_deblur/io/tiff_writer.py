@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_deblur.core.image import Image
+from napari_deblur.io.numbers import Dtype, as_stored
 from napari_deblur.io.tiff import ome_metadata, xml_text
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _PLACE = "record-follows"
 
 
 class TiledTiffWriter:
-    """An uncompressed float32 image in tiles, each of which has its fixed place in the file.
+    """An uncompressed image in tiles, each of which has its fixed place in the file.
 
     Parameters
     ----------
@@ -37,14 +38,16 @@ class TiledTiffWriter:
 
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
-            self._dtype = np.dtype("float32").newbyteorder(file.byteorder)
+            self._dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
             self._shape = tuple(series.shape)
             self._tile = (int(series.keyframe.tilelength), int(series.keyframe.tilewidth))
             self._offsets = [tuple(page.dataoffsets) for page in series.pages if page is not None]
         self._path = path
 
     @classmethod
-    def create(cls, path: Path, image: Image, *, blocks: tuple[int, ...]) -> TiledTiffWriter:
+    def create(
+        cls, path: Path, image: Image, *, blocks: tuple[int, ...], dtype: Dtype = "float32"
+    ) -> TiledTiffWriter:
         """Make a file for an image, zero everywhere.
 
         Parameters
@@ -54,6 +57,7 @@ class TiledTiffWriter:
             Gives shape, axes, sizes and the name; its pixels are not looked at.
         blocks : tuple of int
             Sides of the blocks that will be written; no two of them get to share a tile.
+        dtype : {"float32", "uint16"}
         """
         import tifffile
 
@@ -62,7 +66,7 @@ class TiledTiffWriter:
         tifffile.imwrite(
             path,
             shape=shape,
-            dtype="float32",
+            dtype=dtype,
             tile=(sides[0], sides[1]),
             ome=True,
             bigtiff=True,
@@ -73,6 +77,7 @@ class TiledTiffWriter:
 
     def write(self, region: Region, data: NDArray[np.float32]) -> None:
         """Write a part that starts at tiles' corners and ends there or at the image's border."""
+        stored = as_stored(data, self._dtype)
         height, width = self._tile
         across = -(-self._shape[-1] // width)
         rows, columns = region[-2:]
@@ -80,7 +85,7 @@ class TiledTiffWriter:
             for place in product(*(range(part.stop - part.start) for part in region[:-2])):
                 lead = [part.start + n for part, n in zip(region, place, strict=False)]
                 page = int(np.ravel_multi_index(lead, self._shape[:-2])) if lead else 0
-                plane = data[place]
+                plane = stored[place]
                 for top, left in product(
                     range(rows.start, rows.stop, height), range(columns.start, columns.stop, width)
                 ):

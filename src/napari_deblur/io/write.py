@@ -16,6 +16,7 @@ from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image, as_float32
 from napari_deblur.core.record import Record
 from napari_deblur.io.formats import output_format
+from napari_deblur.io.numbers import Dtype, as_stored, check_dtype, with_dtype
 
 _VIEW_PERCENTILES = (0.1, 99.9)
 
@@ -52,6 +53,7 @@ def write_image(
     argument: str = "output",
     *,
     format: str | None = None,
+    dtype: Dtype = "float32",
 ) -> Path:
     """Write an image; the suffix of the path chooses the format, where none is asked for.
 
@@ -59,8 +61,8 @@ def write_image(
     ----------
     image : Image
     path : path-like
-        ``.tif``/``.tiff`` (OME-TIFF, float32), ``.npy`` (float32, record in ``<name>.json`` beside it),
-        ``.zarr`` (OME-Zarr 0.4, float32; extra 'zarr'), or ``.png`` (8 bit, stretched: for looking at only).
+        ``.tif``/``.tiff`` (OME-TIFF), ``.npy`` (record in ``<name>.json`` beside it), ``.zarr``
+        (OME-Zarr 0.4; extra 'zarr'), or ``.png`` (8 bit, stretched: for looking at only).
     record : Record or dict, optional
         Provenance; `napari_deblur.io.read.read_record` gives it back.
     overwrite : bool
@@ -69,6 +71,8 @@ def write_image(
         Name used in errors.
     format : str, optional
         One of `napari_deblur.io.formats.FORMATS` that goes with the suffix.
+    dtype : {"float32", "uint16"}
+        Numbers in the file; whole ones are rounded to, and the record says so.
 
     Returns
     -------
@@ -80,12 +84,15 @@ def write_image(
     OutputError
         If it cannot be written; nothing half-written stays behind.
     InvalidInputError
-        If the suffix is unknown, or the image does not fit the format.
+        If the suffix is unknown, or the image does not fit the format or the numbers.
     """
     kind = check_image_path(path, overwrite=overwrite, argument=argument, format=format)
+    check_dtype(dtype, image.source, kind)
     provenance = record.to_dict() if isinstance(record, Record) else record
+    if provenance is not None:
+        provenance = with_dtype(provenance, dtype)
     with atomic_path(path, overwrite, argument) as temporary:
-        _WRITERS[kind](image, temporary, provenance)
+        _WRITERS[kind](image, temporary, provenance, dtype)
     target = Path(path).expanduser()
     if kind == "npy" and provenance is not None:
         write_json(provenance, target.with_name(target.name + ".json"), overwrite=True)
@@ -202,35 +209,35 @@ def write_json(
     return Path(path).expanduser()
 
 
-def _write_ome_tiff(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+def _write_ome_tiff(image: Image, path: Path, record: dict[str, Any] | None, dtype: Dtype) -> None:
     from napari_deblur.io.tiff import write_tiff
 
-    write_tiff(image, path, record)
+    write_tiff(image, path, record, dtype=dtype)
 
 
-def _write_imagej(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+def _write_imagej(image: Image, path: Path, record: dict[str, Any] | None, dtype: Dtype) -> None:
     from napari_deblur.io.tiff import write_imagej
 
-    write_imagej(image, path, record)
+    write_imagej(image, path, record, dtype=dtype)
 
 
-def _write_zarr_04(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+def _write_zarr_04(image: Image, path: Path, record: dict[str, Any] | None, dtype: Dtype) -> None:
     from napari_deblur.io.zarr_writer import write_zarr
 
-    write_zarr(image, path, record, "0.4")
+    write_zarr(image, path, record, "0.4", dtype=dtype)
 
 
-def _write_zarr_05(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+def _write_zarr_05(image: Image, path: Path, record: dict[str, Any] | None, dtype: Dtype) -> None:
     from napari_deblur.io.zarr_writer import write_zarr
 
-    write_zarr(image, path, record, "0.5")
+    write_zarr(image, path, record, "0.5", dtype=dtype)
 
 
-def _write_array(image: Image, path: Path, _record: dict[str, Any] | None) -> None:
-    np.save(path, image.data, allow_pickle=False)
+def _write_array(image: Image, path: Path, _record: dict[str, Any] | None, dtype: Dtype) -> None:
+    np.save(path, as_stored(image.data, dtype), allow_pickle=False)
 
 
-def _write_picture(image: Image, path: Path, record: dict[str, Any] | None) -> None:
+def _write_picture(image: Image, path: Path, record: dict[str, Any] | None, _dtype: Dtype) -> None:
     from PIL import Image as PillowImage
     from PIL.PngImagePlugin import PngInfo
 
@@ -249,7 +256,7 @@ def _write_picture(image: Image, path: Path, record: dict[str, Any] | None) -> N
     picture.save(path, format="PNG", pnginfo=text)
 
 
-_WRITERS: dict[str, Callable[[Image, Path, dict[str, Any] | None], None]] = {
+_WRITERS: dict[str, Callable[[Image, Path, dict[str, Any] | None, Dtype], None]] = {
     "ome-tiff": _write_ome_tiff,
     "imagej-tiff": _write_imagej,
     "ome-zarr-0.4": _write_zarr_04,

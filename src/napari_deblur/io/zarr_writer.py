@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import FloatArray, Image
+from napari_deblur.io.numbers import Dtype, as_stored
 from napari_deblur.io.ome_zarr import RECORD_KEY, require_zarr
 
 Version = Literal["0.4", "0.5"]
@@ -22,7 +23,7 @@ Region = tuple[slice, ...]
 
 
 class ZarrWriter:
-    """A float32 image in a store, with a pyramid of 2 × 2 means.
+    """An image in a store, with a pyramid of 2 × 2 means.
 
     Parameters
     ----------
@@ -39,7 +40,13 @@ class ZarrWriter:
 
     @classmethod
     def create(
-        cls, path: Path, image: Image, *, version: Version = "0.4", chunks: tuple[int, ...] | None = None
+        cls,
+        path: Path,
+        image: Image,
+        *,
+        version: Version = "0.4",
+        chunks: tuple[int, ...] | None = None,
+        dtype: Dtype = "float32",
     ) -> ZarrWriter:
         """Make an empty store for an image.
 
@@ -52,6 +59,7 @@ class ZarrWriter:
         version : {"0.4", "0.5"}
         chunks : tuple of int, optional
             In the image's axes; by default planes of up to 1024².
+        dtype : {"float32", "uint16"}
 
         Raises
         ------
@@ -72,7 +80,7 @@ class ZarrWriter:
                 str(number),
                 shape=level,
                 chunks=tuple(min(pieces[axis], size) for axis, size in zip(order, level, strict=True)),
-                dtype="float32",
+                dtype=dtype,
                 **(keys if version == "0.4" else {"dimension_names": letters}),
             )
             datasets.append(_dataset(number, letters, sizes))
@@ -95,7 +103,8 @@ class ZarrWriter:
 
     def write(self, region: Region, data: NDArray[np.float32]) -> None:
         """Write a part of the full resolution, in the axes of the data."""
-        self._levels[0][tuple(region[number] for number in self._order)] = data.transpose(self._order)
+        stored = as_stored(data, self._levels[0].dtype)
+        self._levels[0][tuple(region[number] for number in self._order)] = stored.transpose(self._order)
 
     def parts(self, level: int, most_px: int = 2**24) -> list[Region]:
         """Return the parts in which a level is computed from the one before: whole chunks, no two alike."""
@@ -105,15 +114,22 @@ class ZarrWriter:
         """Compute a part of a level as the means of 2 × 2 pixels of the level before."""
         double = tuple(slice(2 * part.start, 2 * part.stop) for part in region[-2:])
         fine = np.asarray(self._levels[level - 1][(*region[:-2], *double)])
-        self._levels[level][region] = _halved(fine)
+        self._levels[level][region] = as_stored(_halved(fine), self._levels[level].dtype)
 
     def set_record(self, record: dict[str, Any]) -> None:
         """Keep a record (JSON types) in the store's attributes."""
         self._group.attrs[RECORD_KEY] = record
 
 
-def write_zarr(image: Image, path: Path, record: dict[str, Any] | None, version: Version = "0.4") -> None:
-    """Write an image as float32 OME-Zarr, with a pyramid of 2 × 2 means and sizes in µm.
+def write_zarr(
+    image: Image,
+    path: Path,
+    record: dict[str, Any] | None,
+    version: Version = "0.4",
+    *,
+    dtype: Dtype = "float32",
+) -> None:
+    """Write an image as OME-Zarr, with a pyramid of 2 × 2 means and sizes in µm.
 
     Parameters
     ----------
@@ -124,13 +140,14 @@ def write_zarr(image: Image, path: Path, record: dict[str, Any] | None, version:
     record : dict or None
         Provenance (JSON types), kept in the group's attributes.
     version : {"0.4", "0.5"}
+    dtype : {"float32", "uint16"}
 
     Raises
     ------
     InvalidInputError
         If the extra is missing or the axes cannot be told.
     """
-    writer = ZarrWriter.create(path, image, version=version)
+    writer = ZarrWriter.create(path, image, version=version, dtype=dtype)
     writer.write(tuple(slice(0, size) for size in image.data.shape), image.data)
     for level in range(1, writer.n_levels):
         for part in writer.parts(level):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
-from napari_deblur.core.params import Declared, declare
+from napari_deblur.core.params import Declared, declare, parameters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from napari_deblur.core.run import Run
 
 ENTRY_POINT_GROUP = "napari_deblur.methods"
+GREY_VALUES = "grey values"
+"""Unit of parameters that are brought to the unit of the image that `solve` gets."""
 
 
 class Method(Declared):
@@ -55,15 +57,26 @@ class Method(Declared):
         return {"kind": method_id(type(self)), **handler(self)}
 
     def scaled(self, grey_per_unit: float) -> Self:
-        """Bring parameters in grey values to the unit of the image that `solve` gets.
+        """Bring parameters whose unit is grey values to that of the image that `solve` gets.
 
         Parameters
         ----------
         grey_per_unit : float
             Grey values that 1 stands for.
         """
-        del grey_per_unit
-        return self
+        names = [one.name for one in parameters(type(self)) if one.unit == GREY_VALUES]
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        if not given:
+            return self
+        return self.model_copy(update={name: value / grey_per_unit for name, value in given.items()})
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether `solve` also takes several images of one blur, ``(n, *blur.image_shape)``.
+
+        It must then give each what it gives it alone.
+        """
+        return False
 
     def start_psf(self) -> NDArray[np.float32] | None:
         """Return the kernel that a blind method starts from where the user gives none."""

@@ -51,6 +51,10 @@ class _Given:
     brightest: float
     structure_share: float
 
+    def seen(self, blurred: Tensor) -> Tensor:
+        """Return what a blurred object looks like in the data, which hold the blur's pedestal."""
+        return blurred + self.blur.pedestal if self.blur.pedestal else blurred
+
     def likeness(self) -> Callable[[Tensor], Tensor]:
         """Return the loss of a reblurred image: 1 − SSIM, and squared errors in units of their variance."""
         from napari_deblur.nets.zero_shot import Dissimilarity
@@ -77,7 +81,7 @@ class _Blend:
 
     def __init__(self, given: _Given) -> None:
         self._start, self._y = given.start, given.y
-        left = None if given.start is None else given.blur.forward(given.start) - given.y
+        left = None if given.start is None else given.seen(given.blur.forward(given.start)) - given.y
         self._start_square = 0.0 if left is None else float(left.square().mean())
         self._square: float | None = None
         self.share = 1.0
@@ -111,6 +115,8 @@ class Cider(Method):
     summary: ClassVar[str] = "Zero-shot: a small network learns this one image; slow, needs no training set."
     reference: ClassVar[str] = "Chobola et al. 2023, Zero-Shot Image Restoration (CiDeR), ICCV workshops"
     family: ClassVar[Literal["linear", "iterative", "zero-shot", "learned"]] = "zero-shot"
+    non_negative: ClassVar[bool] = False
+    knows_pedestal: ClassVar[bool] = True
     # Each tile has a network of its own.
     tiles_agree: ClassVar[bool] = False
 
@@ -167,6 +173,10 @@ class Cider(Method):
         advanced=True,
     )
 
+    def network_ids(self) -> tuple[str, ...]:
+        """Return the id of the network whose features the image is made of."""
+        return (FEATURES,)
+
     def halo_px(self, psf_radius_px: int) -> int:
         """Return the halo: far enough for the start and for the finer scales of the network."""
         return 6 * psf_radius_px + 48
@@ -179,16 +189,15 @@ class Cider(Method):
         """Restore one plane."""
         import torch
 
+        from napari_deblur.engine.engine import get_engine
         from napari_deblur.nets.features import deconvolved
-        from napari_deblur.nets.weights import load_network
 
         # Gradients cannot pass through tensors made in inference mode, in which methods are called.
         with torch.inference_mode(False), torch.no_grad():
             y = y.clone()
             start = classical_start(y, blur, self.start, run.part(0, _START_PERCENT, 100))
-            extractor, card = load_network(FEATURES, y.device)
+            extractor, _ = get_engine().network(FEATURES, device=str(y.device))
             run.fact("zero_shot", True)
-            run.fact("feature_weights", card["sha256"])
             part = run.part(_START_PERCENT, _PREPARED_PERCENT, 100)
             features, plain = deconvolved(extractor, y, blur, self.feature_iterations, part)
             brightest = plain if start is None else start
@@ -212,6 +221,7 @@ class Cider(Method):
         import torch
 
         from napari_deblur.nets.generator import Generator, seeded
+        from napari_deblur.nets.repeated import Repeated
         from napari_deblur.nets.zero_shot import Average, Descent, autocast, reblur, roughness
         from napari_deblur.optics.noise_floor import noise_variance
 
@@ -223,20 +233,26 @@ class Cider(Method):
         descent = Descent([(network.parameters(), self.learning_rate)], self.n_iterations)
         average, likeness, blend = Average(self.averaging), given.likeness(), _Blend(given)
         noise = noise_variance(given.y) if self.stop == "automatic" else 0.0
-        for done in range(1, self.n_iterations + 1):
+
+        def step() -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 with autocast(given.y.device):
                     logits = network(inputs)[0, 0]
                 x = given.brightest * torch.sigmoid(logits.float())
-                reblurred = reblur(x, given.blur)
+                reblurred = given.seen(reblur(x, given.blur))
                 loss = likeness(reblurred) + self.hessian_weight * roughness(x)
                 if given.start is not None and self.guidance:
                     loss = loss + self.guidance * (x - given.start).square().mean()
                 if self.sparsity_weight:
                     loss = loss + self.sparsity_weight * x.mean()
-                descent.step(loss)
-            made = average.add(x)
-            image = blend(made, reblurred.detach())
+                descent.follow(loss)
+            return x.detach(), reblurred.detach()
+
+        repeated = Repeated(step, given.y.device, run)
+        for done in range(1, self.n_iterations + 1):
+            descent.advance()
+            x, reblurred = repeated()
+            image = blend(average.add(x), reblurred)
             shown = (n_before * before + image) / (n_before + 1)
             text = f"{self.title}, network {n_before + 1} of {self.n_networks}, iteration {done}"
             run.step(done, self.n_iterations, text, given.blur.crop(shown)[None])

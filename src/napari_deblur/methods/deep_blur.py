@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from napari_deblur.core.params import Param
 from napari_deblur.methods.base import Method
+from napari_deblur.methods.normalisation import MEAN_LEVEL, contrast
 
 if TYPE_CHECKING:
     import torch
@@ -70,26 +71,8 @@ class DeepBlur(Method):
         unit="grey values",
         advanced=True,
     )
-    mean_level: float | None = Param(
-        None,
-        ge=-1e9,
-        le=1e9,
-        step=1.0,
-        title="Mean level",
-        help="Mean of the whole image without the camera's offset; measured when not given.",
-        unit="grey values",
-        advanced=True,
-    )
-    contrast: float | None = Param(
-        None,
-        gt=0,
-        le=1e9,
-        step=1.0,
-        title="Contrast",
-        help="Standard deviation of the whole image without its noise; measured when not given.",
-        unit="grey values",
-        advanced=True,
-    )
+    mean_level: float | None = MEAN_LEVEL
+    contrast: float | None = contrast("without")
     precision: Literal["automatic", "float32"] = Param(
         "automatic",
         title="Precision",
@@ -103,12 +86,6 @@ class DeepBlur(Method):
     def network_ids(self) -> tuple[str, ...]:
         """Return the id of the network that makes the pixels."""
         return (DEBLURRING,)
-
-    def scaled(self, grey_per_unit: float) -> Self:
-        """Bring what is in grey values to the unit of the image that `solve` gets."""
-        names = ("photon_gain", "read_noise", "mean_level", "contrast")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return self.model_copy(update={name: value / grey_per_unit for name, value in given.items()})
 
     def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
         """Measure noise, level and contrast on the whole where they are not given."""

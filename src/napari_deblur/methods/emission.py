@@ -20,16 +20,16 @@ TINY = 1e-7
 
 
 class Emission:
-    """One image under photon noise, with what its update needs computed once.
+    """One image under photon noise, or several of one blur, with what its update needs computed once.
 
     Objects are held on the blur's grid, zero where they are not estimated, so that an update is two blurs and
     a few operations in place.
 
     Parameters
     ----------
-    y : Tensor, shape ``blur.image_shape``
+    y : Tensor, shape (…, *blur.image_shape)
     blur : Blur
-    weight : Tensor, optional
+    weight : Tensor, shape ``blur.image_shape``, optional
         Share with which each pixel of the image counts; 0 leaves it out.
     back : callable, optional
         Projects an image on the grid back to the object and may overwrite it; by default the transpose.
@@ -38,7 +38,7 @@ class Emission:
 
     Attributes
     ----------
-    data : Tensor, shape ``blur.grid_shape``
+    data : Tensor, shape (…, *blur.grid_shape)
         The (weighted) image on the grid.
     sensitivity : Tensor, shape ``blur.grid_shape``
         Share of an object point's light that reaches the image.
@@ -61,7 +61,7 @@ class Emission:
         self._matched = back is None
         self.back = back or partial(blur.adjoint_on_grid, overwrite=True)
         self.least_factor = least_factor
-        counted = torch.ones_like(y) if weight is None else weight
+        counted = y.new_ones(blur.image_shape) if weight is None else weight
         self.data = blur.place(y if weight is None else y * weight)
         self.sensitivity = blur.sensitivity_on_grid(counted)
         inside = torch.zeros_like(self.sensitivity, dtype=torch.bool)
@@ -72,13 +72,13 @@ class Emission:
             divisor = back(blur.place(counted)).clamp_min_(_LEAST_DIVISOR)
         self.gain = torch.div(inside, divisor, out=divisor)
         # Without a pedestal the first update forgets the level; with one, all tiles must start from the same.
-        self._level: Tensor | float = (
-            1.0 if blur.pedestal else (self.data.sum() / counted.sum()).clamp_min(TINY)
-        )
+        axes = tuple(range(-len(blur.image_shape), 0))
+        light = self.data.sum(dim=axes, keepdim=True) / counted.sum()
+        self._level = torch.ones_like(light) if blur.pedestal else light.clamp_min(TINY)
 
     def start(self) -> Tensor:
         """Return a flat object, which lets every structure come from the data."""
-        return self.gain.sign().mul_(self._level)
+        return self.gain.sign() * self._level
 
     def model(self, x: Tensor) -> Tensor:
         """Return what an object should look like: blurred, on the grid, plus the blur's pedestal."""

@@ -11,14 +11,15 @@ from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.core.params import Param
 from napari_deblur.engine.tiling import ALIGN_PX
 from napari_deblur.methods.base import Method
+from napari_deblur.methods.latent_checks import check_agreement, check_distance, say_limits, say_sampling
 from napari_deblur.methods.latent_image import FAMILIES, NETWORKS, PARAMETERS, LatentImage, available
+from napari_deblur.methods.normalisation import MEAN_LEVEL, contrast
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from napari_deblur.blur.base import Blur
     from napari_deblur.core.run import Run
-    from napari_deblur.optics.fitting import FamilyFit
 
 _AUTOMATIC = "automatic"
 _STEPS = 3
@@ -101,26 +102,8 @@ class LatentDeformation(Method):
         help="Largest relative distance of a given PSF from the family; beyond it the PSF is refused.",
         advanced=True,
     )
-    level: float | None = Param(
-        None,
-        ge=-1e9,
-        le=1e9,
-        step=1.0,
-        title="Level",
-        help="Mean of the image above the camera offset; measured when not given.",
-        unit="grey values",
-        advanced=True,
-    )
-    contrast: float | None = Param(
-        None,
-        gt=0,
-        le=1e9,
-        step=1.0,
-        title="Contrast",
-        help="Standard deviation of the image; measured when not given.",
-        unit="grey values",
-        advanced=True,
-    )
+    mean_level: float | None = MEAN_LEVEL
+    contrast: float | None = contrast("with")
     noise: float | None = Param(
         None,
         ge=0,
@@ -132,11 +115,11 @@ class LatentDeformation(Method):
         advanced=True,
     )
 
-    def scaled(self, grey_per_unit: float) -> Self:
-        """Bring level, contrast and noise to the unit of the image that `solve` gets."""
-        named = {"level": self.level, "contrast": self.contrast, "noise": self.noise}
-        given = {name: value / grey_per_unit for name, value in named.items() if value is not None}
-        return self.model_copy(update=given)
+    def network_ids(self) -> tuple[str, ...]:
+        """Return the id of the network that makes the pixels; none while it is left to the PSF which."""
+        told = self.told()
+        chosen = self.network if told is None else told[0]
+        return () if chosen == _AUTOMATIC else (NETWORKS[chosen],)
 
     def told(self) -> tuple[str, tuple[float, ...]] | None:
         """Return the network and the parameters of its family that were given; None if none were.
@@ -172,19 +155,22 @@ class LatentDeformation(Method):
         """Fix network, parameters and normalisation on the whole plane."""
         from napari_deblur.nets.deformable import Scale
 
-        told = self.told()
+        kernel, told = _kernel(blur), self.told()
         if told is None:
-            told = self._fitted(_kernel(blur), run)
+            told = self._fitted(kernel, run)
+        else:
+            check_agreement(*told, kernel, self.tolerance)
+            say_sampling(told[0], run)
         chosen, values = told
         found = Scale.of(y)
-        contrast = self.contrast if self.contrast is not None else found.spread
+        spread = self.contrast if self.contrast is not None else found.spread
         noise = self.noise if self.noise is not None else found.noise * found.spread
         settled = self.model_copy(
             update={
                 "network": chosen,
                 **dict(zip(PARAMETERS[chosen], values, strict=True)),
-                "level": self.level if self.level is not None else found.mean,
-                "contrast": contrast,
+                "mean_level": self.mean_level if self.mean_level is not None else found.mean,
+                "contrast": spread,
                 "noise": noise,
             }
         )
@@ -193,8 +179,8 @@ class LatentDeformation(Method):
             "latent_parameters",
             dict(zip(PARAMETERS[chosen], (float(value) for value in values), strict=True)),
         )
-        run.fact("noise_to_contrast", noise / contrast)
-        self._remark(chosen, values, noise / contrast, run)
+        run.fact("noise_to_contrast", noise / spread)
+        say_limits(chosen, values, noise / spread, run)
         return settled
 
     def _fitted(self, kernel: NDArray[np.float32], run: Run) -> tuple[str, tuple[float, ...]]:
@@ -210,30 +196,13 @@ class LatentDeformation(Method):
             if fit.distance <= _CLEARLY_NEARER:
                 break
         assert fit is not None
-        _check_distance(fit, self.tolerance)
+        check_distance(fit, self.tolerance)
         run.fact("psf_distance", fit.distance)
         if fit.shift_px > 1:
             run.note(
                 f"The PSF lies {fit.shift_px:.1f} pixels off its centre: the result is not moved by that."
             )
         return chosen, fit.parameters
-
-    def _remark(self, chosen: str, values: tuple[float, ...], noise: float, run: Run) -> None:
-        """Say what lies outside what the network was trained for."""
-        from napari_deblur.nets.weights import find_model
-
-        card = find_model(NETWORKS[chosen]).card
-        for name, value in zip(PARAMETERS[chosen], values, strict=True):
-            low, high = card["told"][name]["range"]
-            if not low <= value <= high:
-                run.note(
-                    f"{name} {value:.3g} is outside the {low:g} to {high:g} that the network was trained for."
-                )
-        low, high = card["noise_to_contrast"]
-        if noise > high:
-            run.note(
-                f"The noise is {noise:.2g} of the contrast; the network was trained for {high:g} at most."
-            )
 
     def halo_px(self, psf_radius_px: int) -> int:
         """Return the network's reach, on the grid on which tiles begin; the PSF does not matter."""
@@ -259,20 +228,19 @@ class LatentDeformation(Method):
         method = self if self._is_settled() else self.settle(y, blur, run)
         told = method.told()
         assert told is not None
-        assert method.level is not None
+        assert method.mean_level is not None
         assert method.contrast is not None
         assert method.noise is not None
-        scale = Scale(method.level, method.contrast, method.noise / method.contrast)
+        scale = Scale(method.mean_level, method.contrast, method.noise / method.contrast)
         run.step(0, _STEPS, f"{self.title}, encoding")
         latent = LatentImage.encode(y, told[0], scale)
-        run.fact("latent_weights", latent.sha256)
         run.step(1, _STEPS, f"{self.title}, encoded", y[None])
         made = latent.decode(told[1]).clamp_min(0)
         run.step(_STEPS, _STEPS, f"{self.title}, decoded", made[None])
         return blur.extend(made)
 
     def _is_settled(self) -> bool:
-        measured = (self.level, self.contrast, self.noise)
+        measured = (self.mean_level, self.contrast, self.noise)
         return self.told() is not None and None not in measured
 
 
@@ -291,16 +259,3 @@ def _kernel(blur: Blur) -> NDArray[np.float32]:
         raise InvalidInputError("psf", "must be a single kernel for Latent deformation", "a PSF map")
     array: NDArray[np.float32] = kernel.detach().cpu().numpy()
     return array
-
-
-def _check_distance(fit: FamilyFit, tolerance: float) -> None:
-    from napari_deblur.optics.psf import family
-
-    if fit.distance <= tolerance:
-        return
-    chosen = family(fit.model)
-    nearest = ", ".join(
-        f"{name} {value:.3g}" for name, value in zip(chosen.parameter_names, fit.parameters, strict=True)
-    )
-    rule = f"must lie within a relative distance of {tolerance:g} of the family {fit.model}"
-    raise InvalidInputError("psf", rule, f"a kernel at {fit.distance:.2f} (nearest: {nearest})")

@@ -134,6 +134,17 @@ class LatentImage:
         return image
 
 
+def sampling(card: dict[str, Any]) -> str:
+    """Return for which optics and pixels a network's parameters count, as its card says."""
+    if plate := card.get("optics"):
+        zone_nm, pixel_nm = 1e3 * plate["outermost_zone_um"], 1e3 * plate["pixel_size_um"]
+        light = f"{plate['energy_kev']:g} keV"
+        return f"For a zone plate with zones down to {zone_nm:g} nm at {light} and pixels of {pixel_nm:g} nm."
+    if cutoff := card.get("cutoff_cycles_per_px"):
+        return f"For optics with a cut-off (NA · pixel / wavelength) of {cutoff:g} cycles per pixel."
+    return ""
+
+
 def available() -> list[str]:
     """Return the networks whose weights are there."""
     from napari_deblur.nets.weights import find_model

@@ -76,12 +76,6 @@ class _Multiplicative(Method):
         shown_if={"stop": ("discrepancy",)},
     )
 
-    def scaled(self, grey_per_unit: float) -> Self:
-        """Bring the noise's figures to the unit of the image that `solve` gets."""
-        gain = None if self.photon_gain is None else self.photon_gain / grey_per_unit
-        read = None if self.read_noise is None else self.read_noise / grey_per_unit
-        return self.model_copy(update={"photon_gain": gain, "read_noise": read})
-
     def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
         """Find the number of iterations once, on the whole, so that no tile stops before another."""
         if self.stop == "iterations":
@@ -90,6 +84,11 @@ class _Multiplicative(Method):
         _, used = self._watched(y, blur, run, criterion)
         self._report(run, criterion, used)
         return self.model_copy(update={"n_iterations": used, "stop": "iterations"})
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether several images go together: not where one may stop before another."""
+        return self.stop == "iterations"
 
     def halo_px(self, psf_radius_px: int) -> int:
         """Return the halo: what a tile misses beyond a few PSF radii stays below 1e-4 of the range."""
@@ -199,6 +198,11 @@ class RichardsonLucy(_Multiplicative):
         shown_if={"acceleration": ("none",)},
     )
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether several images go together: a line search goes as far as one image wants."""
+        return super().takes_several and self.acceleration == "none"
+
     def bytes_per_px(self, n_kernels: int) -> float:
         """Return the memory per voxel of the grid; a line search keeps its directions too."""
         more = 8 if self.acceleration != "none" else 3 if self.back_projector != "matched" else 0
@@ -273,6 +277,11 @@ class TVRichardsonLucy(_Multiplicative):
         if self.tv_weight is None:
             return self.settle(y, blur, run).solve(y, blur, run)
         return super().solve(y, blur, run)
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether several images go together: not where each has a weight of its own."""
+        return super().takes_several and self.tv_weight is not None
 
     def bytes_per_px(self, n_kernels: int) -> float:
         """Return the memory per voxel of the grid; the prior's derivatives come on top."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -158,6 +159,7 @@ class SelfDeblur(Method):
         import torch
 
         from napari_deblur.nets.kernel_generator import centred, valid_convolution
+        from napari_deblur.nets.repeated import Repeated
         from napari_deblur.nets.zero_shot import Average, Descent, Dissimilarity, autocast, roughness
 
         pair = self._networks(y, blur, run)
@@ -166,18 +168,25 @@ class SelfDeblur(Method):
             groups.append((pair.kernel.parameters(), _KERNEL_RATE))
         descent, dissimilarity = Descent(groups, self.n_iterations), Dissimilarity(y)
         images, kernels = Average(self.averaging), Average(self.averaging)
-        part = run.part(_START_PERCENT, 100, 100)
-        for done in range(1, self.n_iterations + 1):
-            noise = torch.randn(pair.inputs.shape, generator=pair.generator, device=y.device)
+        noise = torch.empty(pair.inputs.shape, device=y.device)
+
+        def step(by_structure: bool) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 with autocast(y.device):
                     logits = pair.image(pair.inputs + _JITTER * noise)[0, 0]
                 x = pair.brightest * torch.sigmoid(logits.float() + pair.base)
                 kernel = pair.kernel()
                 reblurred = valid_convolution(x, kernel.detach() if fixed else kernel)
-                by_structure = done > self.structure_from * self.n_iterations
                 loss = dissimilarity(reblurred) if by_structure else (reblurred - y).square().mean()
-                descent.step(loss + self.hessian_weight * roughness(x))
+                descent.follow(loss + self.hessian_weight * roughness(x))
+            return x.detach(), kernel.detach()
+
+        by_error, by_structure = (Repeated(partial(step, kind), y.device, run) for kind in (False, True))
+        part = run.part(_START_PERCENT, 100, 100)
+        for done in range(1, self.n_iterations + 1):
+            noise.normal_(generator=pair.generator)
+            descent.advance()
+            x, kernel = (by_structure if done > self.structure_from * self.n_iterations else by_error)()
             image, found = images.add(x), kernels.add(kernel)
             shown = blur.crop(centred(found, image)[1])[None]
             part.step(done, self.n_iterations, f"{self.title}, iteration {done}", shown)

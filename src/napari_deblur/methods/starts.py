@@ -32,15 +32,15 @@ def classical_start(y: Tensor, blur: Blur, kind: Start, run: Run) -> Tensor | No
 
     ``automatic`` is the hyper-Laplacian result, which follows the noise by itself, mixed with TV-RL for half
     of `clean_share`: their artefacts differ where the PSF is wrong, and a mean of both has less of each, but
-    TV-RL with many iterations is no good where noise rules.
+    TV-RL with many iterations is no good where noise rules. The data hold the blur's pedestal.
     """
     if kind == "nothing":
         return None
     tv = TVRichardsonLucy(n_iterations=_TV_ITERATIONS)
     if kind == "tv-richardson-lucy":
-        return tv.solve(y, blur, run)
+        return tv.solve(y.clamp_min(0), blur, run)
     share = 0.5 * clean_share(y) if kind == "automatic" else 0.0
-    sparse = HyperLaplacian().solve(y, blur, run.part(0, 1, 2))
+    sparse = HyperLaplacian().solve(y - blur.pedestal, blur, run.part(0, 1, 2))
     if share < _LEAST_SHARE:
         return sparse
-    return (1 - share) * sparse + share * tv.solve(y, blur, run.part(1, 2, 2))
+    return (1 - share) * sparse + share * tv.solve(y.clamp_min(0), blur, run.part(1, 2, 2))

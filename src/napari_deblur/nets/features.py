@@ -75,6 +75,7 @@ def deconvolved(
     extractor : Module
         Maps ``(1, 1, y, x)`` to features ``(1, channels, y, x)``.
     y : Tensor, shape (y, x)
+        With the blur's pedestal.
     blur : Blur
         One PSF or a map.
     n_iterations : int
@@ -89,12 +90,15 @@ def deconvolved(
     """
     features = extractor(y[None, None])[0]
     low, high = features.amin(dim=(-2, -1), keepdim=True), features.amax(dim=(-2, -1), keepdim=True)
-    data = torch.cat([(features - low) / (high - low).clamp_min(_TINY), y[None]])
+    data = torch.cat([(features - low) / (high - low).clamp_min(_TINY), y[None].clamp_min(0)])
+    ground = torch.zeros((len(data), 1, 1), device=y.device)
+    ground[-1] = blur.pedestal
     sensitivity = blur.adjoint(torch.ones_like(y))
     seen = sensitivity > _LEAST_SENSITIVITY
     scale = seen / sensitivity.clamp_min(_LEAST_SENSITIVITY)
     x = torch.full((len(data), *blur.object_shape), _START, device=y.device)
     for done in range(1, n_iterations + 1):
-        x = x * blur.adjoint(data / blur.forward(x).clamp_min(_TINY)).clamp_min(0) * scale
+        model = (blur.forward(x) + ground).clamp_min(_TINY)
+        x = x * blur.adjoint(data / model).clamp_min(0) * scale
         run.step(done, n_iterations, f"features, iteration {done}", blur.crop(x[-1])[None])
     return x[:-1], x[-1]

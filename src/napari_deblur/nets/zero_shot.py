@@ -91,24 +91,36 @@ class Descent:
     _WARM_UP = 20
 
     def __init__(self, groups: Sequence[tuple[Iterable[nn.Parameter], float]], n_iterations: int) -> None:
+        parameters = [list(some) for some, _ in groups]
         self._rates = [rate for _, rate in groups]
         self._n_iterations = n_iterations
         self._done = 0
+        device = parameters[0][0].device
+        # A recorded step reads its rates from where they were when it was recorded.
+        self._on_card = device.type == "cuda"
+        rates = [torch.tensor(rate, device=device) if self._on_card else rate for rate in self._rates]
         self._optimizer = torch.optim.NAdam(
-            [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
+            [{"params": some, "lr": rate} for some, rate in zip(parameters, rates, strict=True)],
             weight_decay=self._WEIGHT_DECAY,
+            capturable=self._on_card,
         )
 
-    def step(self, loss: Tensor) -> None:
-        """Follow the gradient of a loss once."""
+    def advance(self) -> None:
+        """Set the rates for the next step."""
         passed = sum(self._done >= share * self._n_iterations for share in self._MILESTONES)
         factor = min(1.0, (1 + self._done) / self._WARM_UP) * 0.5**passed
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+            if self._on_card:
+                group["lr"].fill_(rate * factor)
+            else:
+                group["lr"] = rate * factor
+        self._done += 1
+
+    def follow(self, loss: Tensor) -> None:
+        """Follow the gradient of a loss once."""
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        self._done += 1
 
 
 class Average:

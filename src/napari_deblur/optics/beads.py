@@ -130,20 +130,20 @@ class Beads(Declared):
         index = sharpest_plane(planes, run)
         plane = planes[index].astype(np.float64)
         fwhm = self.bead_fwhm_px or estimate_fwhm(plane)
-        size = self.size_px or 2 * int(np.ceil((_SIZE_PER_FWHM * fwhm + _SIZE_MARGIN_PX) / 2)) + 1
+        size = self.size_px or default_size_px(fwhm)
         if size >= min(plane.shape):
             raise InvalidInputError(
                 "size_px", f"must be below the image's smaller side {min(plane.shape)}", size
             )
         positions, snr = find_spots(plane, fwhm)
         run.step(1, 3, f"{len(positions)} bead candidates")
-        reasons = self._first_look(plane, positions, snr, size, fwhm)
+        reasons = self.first_look(plane, positions, snr, size, fwhm)
         positions, patches = cut_out(plane, positions, reasons, size, fwhm)
         self._compare(patches, reasons, fwhm)
         run.step(2, 3, "averaging beads")
         return self._average(positions, patches, reasons, fwhm, index, run)
 
-    def _first_look(
+    def first_look(
         self,
         plane: NDArray[np.float64],
         positions: NDArray[np.float64],
@@ -208,7 +208,7 @@ class Beads(Declared):
                 "must show an isolated, unsaturated bead inside its border "
                 "(give bead_fwhm_px for wide or ring-shaped ones)"
             )
-            raise InvalidInputError("image", rule, _tally(reasons))
+            raise InvalidInputError("image", rule, tally(reasons))
         for _ in range(_ALIGNMENTS if len(good) > 1 else 0):
             template = np.sum([patches[i][1:-1, 1:-1] for i in good], axis=0)
             for i in good:
@@ -227,6 +227,11 @@ class Beads(Declared):
         used = np.array([not reason for reason in reasons], dtype=bool)
         run.step(3, 3, "PSF measured")
         return BeadPsf(psf, positions, used, tuple(reasons), fwhm_px(psf), plane)
+
+
+def default_size_px(fwhm: float) -> int:
+    """Return the odd size of a window that holds a bead's image of that width and some around it."""
+    return 2 * int(np.ceil((_SIZE_PER_FWHM * fwhm + _SIZE_MARGIN_PX) / 2)) + 1
 
 
 def fwhm_px(psf: NDArray[Any]) -> tuple[float, float]:
@@ -261,7 +266,8 @@ def _width(profile: NDArray[Any]) -> float:
     return float(width)
 
 
-def _tally(reasons: list[str]) -> str:
+def tally(reasons: list[str]) -> str:
+    """Return in words what became of bead candidates."""
     if not reasons:
         return "nothing that looks like a bead"
     counts = Counter(reason or "good" for reason in reasons)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -73,6 +73,12 @@ def fit_family(model: str, kernel: NDArray[np.floating]) -> FamilyFit:
     """
     array = np.ascontiguousarray(kernel, dtype=np.float32)
     return _fit(model, array.shape, array.tobytes())
+
+
+def distance_to(model: str, parameters: Sequence[float], kernel: NDArray[np.floating]) -> float:
+    """Return how far a kernel lies from one member of a family, measured as in `FamilyFit`."""
+    target, _ = _centred(np.asarray(kernel, dtype=np.float64) / float(np.max(kernel)))
+    return float(_distances(_rendered(family(model), np.array([parameters]), len(target)), target)[0])
 
 
 @lru_cache(maxsize=64)

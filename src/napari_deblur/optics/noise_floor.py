@@ -99,9 +99,10 @@ def noise_floor(plane: FloatArray) -> NoiseFloor | None:
     Parameters
     ----------
     plane : ndarray, shape (y, x)
+        Of at least 96 pixels a side; smaller ones tell nothing.
     """
     side = _BLOCK_PX if min(plane.shape) >= 2 * _BLOCK_PX else _SMALL_BLOCK_PX
-    if min(plane.shape) < 2 * side:
+    if 2 * min(plane.shape) < 3 * side:
         return None
     by_mean, by_median = _ring_spectra(plane, side)
     if _plateau(by_mean) is None or (found := _plateau(by_median)) is None:
@@ -173,7 +174,9 @@ def noise_variance(y: Tensor) -> float:
 def _ring_spectra(plane: FloatArray, side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the spectral density per block and ring ``(blocks, side / 2 + 1)``, by mean and by median."""
     blocks = np.lib.stride_tricks.sliding_window_view(plane[:_MOST_PX, :_MOST_PX], (side, side))
-    blocks = blocks[:: side // 2, :: side // 2].reshape(-1, side, side)
+    # Of a small plane blocks overlap more, so that there are enough to tell whether all of it is alike.
+    hop = side // 2 if min(plane.shape) >= 2 * side else side // 4
+    blocks = blocks[::hop, ::hop].reshape(-1, side, side)
     hann = np.hanning(side + 2)[1:-1]
     window = hann[:, None] * hann[None, :]
     window /= math.sqrt(float(np.mean(window**2)))

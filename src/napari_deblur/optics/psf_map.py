@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_deblur.core.atomic import atomic_path
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.optics.psf import DEFAULT_CUTOFF_CYCLES_PER_PX, family
+from napari_deblur.optics.psf import DEFAULT_CUTOFF_CYCLES_PER_PX, PsfFamily, family
+from napari_deblur.optics.psf_basis import MODEL as OF_A_BASIS
 
 _FORMAT = 1
 _OPTIONAL = ("predicted_error", "signed_defocus_waves")
@@ -67,9 +68,14 @@ class PsfMap:
     record: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def psf_family(self) -> PsfFamily:
+        """The family of the kernels."""
+        return family(self.model)
+
+    @property
     def parameter_names(self) -> tuple[str, ...]:
         """Names of the N parameters, with their units."""
-        return family(self.model).parameter_names
+        return self.psf_family.parameter_names
 
     @property
     def grid_shape(self) -> tuple[int, int]:
@@ -177,7 +183,7 @@ class PsfMap:
     def _render(self, parameters: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
-        fam = family(self.model)
+        fam = self.psf_family
         flat = torch.from_numpy(np.ascontiguousarray(parameters.reshape(-1, parameters.shape[-1])))
         size = self.kernel_size_px or fam.default_size_px
         chunks = [fam.kernels(part, size, self.cutoff_cycles_per_px) for part in torch.split(flat, 64)]
@@ -201,6 +207,8 @@ class PsfMap:
             "pixel_size_um": self.pixel_size_um,
             "record": self.record,
         }
+        more, more_arrays = self._more()
+        meta |= more
         arrays: dict[str, NDArray[Any]] = {
             "parameters": self.parameters,
             "centers_px": self.centers_px,
@@ -209,9 +217,14 @@ class PsfMap:
             "meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8),
         }
         arrays |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
+        arrays |= more_arrays
         with atomic_path(path, overwrite, "path") as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         return Path(path).expanduser()
+
+    def _more(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what a kind of maps saves beside what every map has."""
+        return {}, {}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PsfMap:
@@ -228,6 +241,10 @@ class PsfMap:
         try:
             with source.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 meta = json.loads(archive["meta"].tobytes().decode())
+                if meta["model"] == OF_A_BASIS:
+                    from napari_deblur.optics.basis_map import BasisMap
+
+                    return BasisMap.from_archive(meta, archive)
                 pixel = meta["pixel_size_um"]
                 return cls.from_parameters(
                     meta["model"],

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_source import BlurFactory, PsfSource, resolve
@@ -26,7 +27,7 @@ def planned_blurs(step: Deblur, image: Image, psf: PsfSource, engine: Engine) ->
     one = psf[0] if isinstance(psf, list) and psf else psf
     if isinstance(one, Optics) and one.z_step_um is not None:
         return BlurFactory(kernel=np.zeros(fitted_shape(one, image.block_shape(3)), np.float32))
-    if isinstance(one, PsfMap):
+    if isinstance(one, PsfMap | PsfBasis):
         return _many_kernels(one.kernel_size_px)
     if one is None or isinstance(one, str):
         from napari_deblur.optics.psf import FAMILIES

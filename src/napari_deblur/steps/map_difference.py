@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.optics.psf import family
 from napari_deblur.optics.psf_map import PsfMap
 
 _AXIS = "axis_rad"
@@ -97,7 +96,7 @@ def subtract(one: PsfMap, other: PsfMap) -> MapDifference:
     values = one.parameters - other.parameters
     if _AXIS in one.parameter_names:
         index = one.parameter_names.index(_AXIS)
-        period = family(one.model).axis_period_rad
+        period = one.psf_family.axis_period_rad
         values[..., index] = period / 2 - (period / 2 - values[..., index]) % period
     error = None
     if one.predicted_error is not None and other.predicted_error is not None:

@@ -152,7 +152,7 @@ def note_uncertain_psf(psf: object, run: Run) -> None:
     """
     if not isinstance(psf, PsfMap) or not psf.valid.any():
         return
-    for index, (name, (low, high)) in enumerate(family(psf.model).parameter_ranges.items()):
+    for index, (name, (low, high)) in enumerate(psf.psf_family.parameter_ranges.items()):
         found, near = psf.parameters[..., index], _NEAR_END * (high - low)
         if name != AXIS and bool(((found < low - near) | (found > high + near)).any()):
             run.note(

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 
 if TYPE_CHECKING:
     from napari_deblur.methods.base import Method
 
-OnePsf: TypeAlias = NDArray[Any] | Image | PsfMap | Optics | str
+OnePsf: TypeAlias = NDArray[Any] | Image | PsfMap | PsfBasis | Optics | str
 PsfSource: TypeAlias = OnePsf | list[PsfMap] | list[NDArray[Any]] | list[Image] | list[Optics] | None
 
 
@@ -46,7 +47,7 @@ def _with_z(image: Image) -> str:
 
 
 def _ndim_of(psf: PsfSource, image: Image) -> int:
-    if isinstance(psf, str | PsfMap) or psf is None:
+    if isinstance(psf, str | PsfMap | PsfBasis) or psf is None:
         return 2
     if isinstance(psf, Optics):
         return 2 if psf.z_step_um is None else 3
@@ -90,7 +91,7 @@ def _is_per_channel_array(shape: tuple[int, ...], image: Image) -> bool:
 
 def one_of(psf: Any, image: Image, block: int, ndim: int) -> tuple[OnePsf, bool]:
     """Return the PSF of one plane or volume, and whether it is everyone's."""
-    if isinstance(psf, str | PsfMap | Optics | Image):
+    if isinstance(psf, str | PsfMap | PsfBasis | Optics | Image):
         return psf, True
     if _is_list(psf) and all(isinstance(one, PsfMap) for one in psf):
         count = len(image.planes())
@@ -107,3 +108,25 @@ def one_of(psf: Any, image: Image, block: int, ndim: int) -> tuple[OnePsf, bool]
     if _is_per_channel_array(_shape_without_leading_ones(psf), image):
         return np.asarray(psf)[channel], False
     return psf, True
+
+
+def describe_map(psf_map: PsfMap) -> dict[str, Any]:
+    """Return what a record keeps of a PSF map (JSON types)."""
+    usable = psf_map.parameters[psf_map.valid] if psf_map.valid.any() else psf_map.parameters.reshape(-1, 1)
+    known = getattr(psf_map, "coefficients", None)
+    more: dict[str, Any] = {}
+    if known is not None:
+        more["coefficients"] = [round(float(value), 5) for value in known.ravel()]
+        more |= {name: psf_map.record[name] for name in ("basis_field",) if name in psf_map.record}
+    return {
+        "source": "psf-map",
+        "model": psf_map.model,
+        "grid": list(psf_map.grid_shape),
+        "valid": int(psf_map.valid.sum()),
+        "cutoff_cycles_per_px": psf_map.cutoff_cycles_per_px,
+        "median": {
+            name: float(value)
+            for name, value in zip(psf_map.parameter_names, np.median(usable, axis=0), strict=False)
+        },
+        **more,
+    }

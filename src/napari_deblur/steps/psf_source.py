@@ -14,9 +14,12 @@ from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
+from napari_deblur.optics.psf_basis import MODEL as OF_A_BASIS
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
-from napari_deblur.steps.psf_rules import PsfSource, one_of, restored_ndim
+from napari_deblur.steps.identify import IdentifyOperator, known_basis
+from napari_deblur.steps.psf_rules import PsfSource, describe_map, one_of, restored_ndim
 
 if TYPE_CHECKING:
     from napari_deblur.blur.base import Blur
@@ -189,9 +192,9 @@ def resolve(
         run.note(f"No PSF was given: it is estimated from the image with {psf}.")
     ndim = restored_ndim(psf, image, method)
     one, shared = one_of(psf, image, block, ndim)
-    if isinstance(one, str):
+    if isinstance(one, str | PsfBasis):
         given = {"model": one, "one_psf": whole_field}
-        found = _blind(given, image, block, engine=engine, run=run, optics=optics)
+        found = _from_pixels(given, image, block, engine=engine, run=run, optics=optics)
         if not method.blind or method.space_varying:
             return found
         one, shared = found.psf, found.shared
@@ -276,6 +279,18 @@ def _relative(voxel_um: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(size / finest for size in voxel_um)
 
 
+def _from_pixels(
+    given: dict[str, Any], image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
+) -> PlanePsf:
+    """Return the PSF that a model or a basis, under ``model``, finds in the pixels of one plane."""
+    basis = given["model"]
+    if basis == OF_A_BASIS:
+        basis = known_basis(basis, optics)
+    if isinstance(basis, PsfBasis):
+        return _identified(basis, image, plane, run)
+    return _blind(given, image, plane, engine=engine, run=run, optics=optics)
+
+
 def _blind(
     given: dict[str, Any], image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
 ) -> PlanePsf:
@@ -289,17 +304,10 @@ def _blind(
     return PlanePsf(estimate, alone, describe_map(estimate), dict(estimate.record.get("weights", {})))
 
 
-def describe_map(psf_map: PsfMap) -> dict[str, Any]:
-    """Return what a record keeps of a PSF map (JSON types)."""
-    usable = psf_map.parameters[psf_map.valid] if psf_map.valid.any() else psf_map.parameters.reshape(-1, 1)
-    return {
-        "source": "psf-map",
-        "model": psf_map.model,
-        "grid": list(psf_map.grid_shape),
-        "valid": int(psf_map.valid.sum()),
-        "cutoff_cycles_per_px": psf_map.cutoff_cycles_per_px,
-        "median": {
-            name: float(value)
-            for name, value in zip(psf_map.parameter_names, np.median(usable, axis=0), strict=False)
-        },
-    }
+def _identified(basis: PsfBasis, image: Image, plane: int, run: Run) -> PlanePsf:
+    """Return the operator of a basis that blurred one plane."""
+    planes = image.with_data(image.unclipped).planes()
+    single = Image(planes[plane], "yx", image.pixel_size_um, name=image.name)
+    found = IdentifyOperator().estimate(single, basis, run)
+    described = {**describe_map(found), "source": "psf-basis", "simulated": "simulated" in basis.record}
+    return PlanePsf(found, len(planes) == 1, described)

@@ -86,6 +86,13 @@ class Here:
                     future.cancel()
 
 
+def here() -> Here:
+    """Return this process; beside a graphics card it reads and writes while the card computes."""
+    from napari_deblur.engine.engine import get_engine
+
+    return Here(n_at_once=1 if get_engine().device == "cpu" else 2)
+
+
 def _part(run: Run, number: int, count: int, message: str) -> Run:
     """Return a piece's share of a run, with remarks of its own; a cancel takes effect here."""
     part = run.part(number, number + 1, count)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
+
 from napari_deblur.core.errors import InvalidInputError
 
 Region = tuple[slice, ...]
@@ -88,6 +90,11 @@ class Grid:
             keep.append(slice(start, stop))
             read.append(slice(max(0, start - halo), min(size, stop + halo)))
         return Block(number, tuple(keep), tuple(read))
+
+    def number_at(self, position: tuple[int, ...]) -> int:
+        """Return the block that contributes a pixel."""
+        places = (index // keep for index, keep in zip(position, self.keep, strict=True))
+        return int(np.ravel_multi_index(tuple(places), self.counts))
 
     @property
     def largest_read(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -13,25 +12,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_deblur.core.errors import InvalidInputError, OutputError
-from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
+from napari_deblur.io.formats import is_zarr
 from napari_deblur.io.lazy import LazyImage
-from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.io.numbers import Dtype
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.settings import Optics
-from napari_deblur.stream.executors import Executor, Here
+from napari_deblur.stream.executors import Executor, here
 from napari_deblur.stream.grid import Grid, choose_grid, scan_grid
 from napari_deblur.stream.part import Part
 from napari_deblur.stream.plan import Streaming, StreamPlan, budget_bytes
+from napari_deblur.stream.seen import Seen, digest
 from napari_deblur.stream.stages import perform
-from napari_deblur.stream.work import Work, save_psf
+from napari_deblur.stream.work import BASIS_FILE, Work, save_psf
 
 if TYPE_CHECKING:
     from napari_deblur.steps.deblur import Deblur
     from napari_deblur.steps.psf_source import PlanePsf, PsfSource
 
-# Bytes that a pixel of a block takes beside what the method itself does: as it is in the file, as float32 and
+# Bytes that a pixel of a block takes while it is read and written: as it is in the file, as float32 and
 # scaled, two results as they come and in grey values, and what is written.
 _BYTES_PER_PX = 48
+# And while the method is at work, beside its own: as float32 and scaled, and room for the results.
+_BYTES_WHILE_SOLVING = 16
 _SCAN_BYTES = 2**28
 _SMALLEST_PX = 16
 
@@ -47,18 +50,23 @@ class Preparation:
         optics: Optics | None,
         targets: dict[str, Path],
         formats: dict[str, str],
+        dtype: Dtype,
         part: Part,
         settings: Streaming | None,
         executor: Executor | None,
         run: Run | None,
     ) -> None:
         self.step, self.image, self.psf, self.optics = step, image, psf, optics
-        self.targets, self.formats, self.part = targets, formats, part
-        self.settings, self.executor, self.run = settings or Streaming(), executor or _here(), run or Run()
+        self.targets, self.formats, self.dtype, self.part = targets, formats, dtype, part
+        self.settings, self.executor, self.run = settings or Streaming(), executor or here(), run or Run()
         self.overwrite = False
         self.psf_path: Path | None = None
         self.job: dict[str, Any] = {}
         self._work: Work | None = None
+
+    def dtype_of(self, name: str) -> Dtype:
+        """Return the numbers of a result; what is left over has values below zero and fractions."""
+        return self.dtype if name == "output" else "float32"
 
     def _check_image(self) -> None:
         shape = self.image.shape
@@ -77,10 +85,10 @@ class Preparation:
             "fingerprint": image.fingerprint(),
             "image": [image.series, image.axes, image.shape, image.pixel_size_um, image.z_step_um],
             "step": self.step.model_dump(mode="json"),
-            "psf": _digest(self.psf),
+            "psf": digest(self.psf),
             "optics": self.optics.model_dump(mode="json") if self.optics else None,
             "block_px": self.settings.block_px,
-            "sinks": [self.formats, {name: path.name for name, path in self.targets.items()}],
+            "sinks": [self.formats, {name: path.name for name, path in self.targets.items()}, self.dtype],
         }
         identity = json.loads(json.dumps(identity))
         before = self.part.load_job()
@@ -138,6 +146,9 @@ class Preparation:
         from napari_deblur.steps.psf_source import resolve, restored_ndim
 
         psf = self.step.method.default_psf if self.psf is None else self.psf
+        if isinstance(psf, PsfBasis):
+            psf.save(self.part.folder / BASIS_FILE, overwrite=True)
+            psf = BASIS_FILE
         if isinstance(psf, str):
             self._estimate(psf, run)
             return
@@ -184,7 +195,9 @@ class Preparation:
 
         def bytes_of(shape: tuple[int, ...]) -> float:
             solving = on_device(tuple(shape[axis] for axis in work.spatial)) if on_cpu else 0.0
-            return _BYTES_PER_PX * math.prod(shape) * self.executor.n_at_once + solving
+            size = math.prod(shape)
+            one = max(_BYTES_PER_PX * size, _BYTES_WHILE_SOLVING * size + solving)
+            return one + (self.executor.n_at_once - 1) * _BYTES_PER_PX * size
 
         if "grid" not in self.job:
             halo = [0] * len(self.image.shape)
@@ -213,9 +226,17 @@ class Preparation:
             grid.halo,
             grid.overhead,
             bytes_of(grid.largest_read),
-            self.image.size * sum(4 / 3 * 4 if is_zarr(kind) else 4 for kind in self.formats.values()),
+            self._output_bytes(),
             len(self.part.finished("deblur")),
         )
+
+    def _output_bytes(self) -> float:
+        """Return the size of the results before compression, pyramids included."""
+        per_px = (
+            np.dtype(self.dtype_of(name)).itemsize * (4 / 3 if is_zarr(kind) else 1)
+            for name, kind in self.formats.items()
+        )
+        return self.image.size * sum(per_px)
 
     def _check_memory(self, need: float, budget: float) -> None:
         """Refuse, or where the user set no limit remark, that not even the smallest block fits."""
@@ -246,15 +267,8 @@ class Preparation:
         self._do("scan", range(len(self.work.grid("scan"))), run, "reading")
         if "scale" in self.job:
             return
-        found = self.part.finished("scan").values()
-        ranges: dict[int, list[float]] = {}
-        below, total = 0, 0.0
-        for entry in found:
-            for number, one in entry["volumes"].items():
-                low, high = ranges.get(int(number), [math.inf, -math.inf])
-                ranges[int(number)] = [min(low, one["low"]), max(high, one["high"])]
-                below, total = below + one["below"], total + one["sum"]
-        lows, highs = (np.array(ends, np.float32) for ends in zip(*ranges.values(), strict=True))
+        seen = Seen.of(self.part.finished("scan").values())
+        lows, highs = seen.lows, seen.highs
         offset = np.float32(self.step.camera_offset)
         if lows.min() == highs.max():
             rule = "must not be constant, there is nothing to restore"
@@ -262,10 +276,12 @@ class Preparation:
         scale = float(max(np.abs(lows - offset).max(), np.abs(highs - offset).max())) or 1.0
         self._update(
             scale=scale,
-            constant=[number for number, (low, high) in sorted(ranges.items()) if low == high],
-            absent=sorted({key for entry in found for key in entry["absent"]}),
-            below=below,
-            sum=total,
+            constant=[n for n, low, high in zip(seen.numbers, lows, highs, strict=True) if low == high],
+            absent=seen.absent,
+            below=seen.below,
+            sum=seen.total,
+            cut_off=seen.cut_off,
+            brightest=self.work.position(*seen.brightest),
         )
 
     def _settle(self, run: Run) -> None:
@@ -281,32 +297,3 @@ class Preparation:
         methods = [entry["method"] for _, entry in sorted(self.part.finished("settle").items())]
         alike = all(method == methods[0] for method in methods)
         self._update(settled=methods[:1] if alike else methods)
-
-
-def _here() -> Here:
-    """Return this process; beside a graphics card it reads and writes while the card computes."""
-    from napari_deblur.engine.engine import get_engine
-
-    return Here(n_at_once=1 if get_engine().device == "cpu" else 2)
-
-
-def is_zarr(kind: str) -> bool:
-    """Return whether a format is a folder of chunks."""
-    return kind.startswith("ome-zarr")
-
-
-def _digest(psf: Any) -> Any:
-    """Return what tells one PSF from another (JSON types)."""
-    if psf is None or isinstance(psf, str):
-        return psf
-    if isinstance(psf, Optics):
-        return psf.model_dump(mode="json")
-    if isinstance(psf, list):
-        return [_digest(one) for one in psf]
-    if isinstance(psf, Image):
-        return [_digest(psf.data), psf.axes, psf.pixel_size_um, psf.z_step_um]
-    digest = hashlib.sha256()
-    arrays = [psf.parameters, psf.centers_px] if isinstance(psf, PsfMap) else [psf]
-    for array in arrays:
-        digest.update(repr(np.shape(array)).encode() + np.ascontiguousarray(array, np.float32).tobytes())
-    return digest.hexdigest()

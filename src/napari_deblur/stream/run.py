@@ -16,14 +16,16 @@ from napari_deblur.core.atomic import check_output, explained, move
 from napari_deblur.core.errors import NapariDeblurError
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
-from napari_deblur.io.formats import output_format
+from napari_deblur.io.formats import is_zarr, output_format
 from napari_deblur.io.lazy import LazyImage
+from napari_deblur.io.numbers import Dtype, check_dtype, with_dtype
+from napari_deblur.methods.base import make_method
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.base import describe_input
 from napari_deblur.stream.executors import Executor
 from napari_deblur.stream.part import Part
 from napari_deblur.stream.plan import Streaming, StreamPlan
-from napari_deblur.stream.prepare import Preparation, is_zarr
+from napari_deblur.stream.prepare import Preparation
 from napari_deblur.stream.stages import close_files
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def deblur_file(
     optics: Optics | None = None,
     residual: str | os.PathLike[str] | None = None,
     format: str | None = None,
+    dtype: Dtype = "float32",
     overwrite: bool = False,
     settings: Streaming | None = None,
     executor: Executor | None = None,
@@ -86,6 +89,9 @@ def deblur_file(
         Where to write what the result does not explain.
     format : str, optional
         One of `napari_deblur.io.formats.FORMATS`; by default the suffix's own.
+    dtype : {"float32", "uint16"}
+        Numbers of the result; the residual is always float32. With whole ones the brightest block comes
+        first, so that a result that does not fit them is most often refused at once.
     overwrite : bool
         Whether results that exist may be replaced.
     settings : Streaming, optional
@@ -111,9 +117,10 @@ def deblur_file(
     for name, path in targets.items():
         targets[name] = check_output(path, overwrite=overwrite, argument=name).absolute()
     formats = {name: output_format(path, format, blockwise=True) for name, path in targets.items()}
+    check_dtype(dtype, image.source, formats["output"])
     part = Part(targets["output"])
     with part.held():
-        job = _StreamRun(step, image, psf, optics, targets, formats, part, settings, executor, run)
+        job = _StreamRun(step, image, psf, optics, targets, formats, dtype, part, settings, executor, run)
         job.overwrite, job.psf_path = overwrite, psf_path
         try:
             return job.all(on_plan)
@@ -145,7 +152,13 @@ class _StreamRun(Preparation):
         self._scan(self.run.part(2, 8, 100))
         self._settle(self.run.part(8, 10, 100))
         self._create()
-        self._do("deblur", range(len(self.grid)), self.run.part(10, 97, 100), "block")
+        restoring = self.run.part(10, 97, 100)
+        if self.dtype != "float32":
+            first = self.grid.number_at(tuple(self.job["brightest"]))
+            self._do(
+                "deblur", range(first, first + 1), restoring.part(0, 1, len(self.grid)), "brightest block"
+            )
+        self._do("deblur", range(len(self.grid)), restoring, "block")
         self._pyramid(self.run.part(97, 100, 100))
         record = self._record(started, plan)
         self._finish(record)
@@ -173,6 +186,7 @@ class _StreamRun(Preparation):
                         stub,
                         version="0.5" if kind.endswith("0.5") else "0.4",
                         chunks=self.grid.chunks(),
+                        dtype=self.dtype_of(name),
                     )
                     levels += [
                         [name, level, [[s.start, s.stop] for s in region]]
@@ -180,7 +194,9 @@ class _StreamRun(Preparation):
                         for region in writer.parts(level)
                     ]
                 else:
-                    TiledTiffWriter.create(self.part.folder / file, stub, blocks=self.grid.keep)
+                    TiledTiffWriter.create(
+                        self.part.folder / file, stub, blocks=self.grid.keep, dtype=self.dtype_of(name)
+                    )
             sinks[name] = {"file": file, "format": kind}
         self._update(sinks=sinks, pyramid=levels)
 
@@ -192,10 +208,10 @@ class _StreamRun(Preparation):
             self._do("halve", range(items[0], items[-1] + 1), run, "pyramid")
 
     def _record(self, started: float, plan: StreamPlan) -> Record:
+        from napari_deblur.steps.deblur_record import described_psf, flux_facts
+
         blocks = list(self.part.finished("deblur").values())
         offset = np.float64(self.step.camera_offset) * self.image.size
-        flux_in = float(self.job["sum"] - offset)
-        flux_out = float(sum(block["sum"] for block in blocks) - offset)
         facts: dict[str, Any] = {"restored_in": f"{self.job['n_spatial']}D"}
         for stage in ("estimate", "settle", "deblur"):
             for _, entry in sorted(self.part.finished(stage).items()):
@@ -213,30 +229,41 @@ class _StreamRun(Preparation):
             self.run.note(f"{title} was computed in blocks, which differ slightly from the whole.")
         squares = sum(block["residual_squares"] for block in blocks)
         facts |= {
-            "flux_in": flux_in,
-            "flux_out": flux_out,
-            "flux_change": (flux_out - flux_in) / flux_in if flux_in else 0.0,
+            **flux_facts(
+                float(self.job["sum"] - offset),
+                float(sum(block["sum"] for block in blocks) - offset),
+                float(self.job["cut_off"]) if self.step.method.non_negative else 0.0,
+            ),
             "reblur_residual_rms": math.sqrt(squares / self.image.size),
             "blocks": plan.n_blocks,
             "block_px": list(plan.block),
             "halo_px": list(plan.halo),
         }
-        from napari_deblur.steps.deblur import checksums
-
-        psf = self.work.psf(0)
+        psf, image, ndim = self.work.psf(0), self.image.stub(), int(self.job["n_spatial"])
+        numbers = range(1 if self.job["psf_shared"] else self.work.n_volumes)
+        described = described_psf({n: self.work.psf(n).description for n in numbers}, image, ndim)
         path = {"path": str(self.psf_path.resolve())} if self.psf_path else {}
         return Record(
             step=self.step.model_dump(mode="json"),
             seed=self.step.seed,
             device="; ".join(sorted({block["device"] for block in blocks})),
             seconds=round(time.perf_counter() - started, 3),
-            input=describe_input(self.image.stub()),
-            psf={**psf.description, **path},
-            weights=psf.weights | checksums(self.step.method),
+            input=describe_input(image),
+            psf={**described, **path},
+            weights=psf.weights | self._checksums(),
             facts=facts,
             notes=list(self.run.notes),
             learned=self.step.method.learned,
         )
+
+    def _checksums(self) -> dict[str, str]:
+        """Return the sha256 of the networks of the method, also of one that was chosen by the PSF."""
+        from napari_deblur.steps.deblur_record import checksums
+
+        found = checksums(self.step.method)
+        for settled in self.job["settled"]:
+            found |= checksums(make_method(dict(settled)))
+        return found
 
     def _finish(self, record: Record) -> None:
         """Put the finished results into place, and remove what they grew in."""
@@ -244,7 +271,7 @@ class _StreamRun(Preparation):
         work.check_unchanged()
         for name, target in self.targets.items():
             with explained(target, name):
-                work.writer(name).set_record(record.to_dict())
+                work.writer(name).set_record(with_dtype(record.to_dict(), self.dtype_of(name)))
                 path = self.part.folder / self.job["sinks"][name]["file"]
                 for leftover in path.rglob("*.partial") if path.is_dir() else ():
                     leftover.unlink()  # of a worker that was killed while it wrote

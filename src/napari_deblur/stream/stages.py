@@ -99,11 +99,14 @@ def scan(work: Work, item: int, run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {"volumes": {}, "absent": sorted(work.image.absent(block.keep))}
     for number, place in work.volumes(block.keep):
         part = data[place]
+        peak = np.unravel_index(int(part.argmax()), part.shape)
         found["volumes"][str(number)] = {
+            "peak": [block.keep[axis].start + int(at) for axis, at in zip(work.spatial, peak, strict=True)],
             "low": float(part.min()),
             "high": float(part.max()),
             "sum": float(part.sum(dtype=np.float64)),
             "below": int(np.count_nonzero(part < offset)),
+            "cut_off": -float(np.minimum(part - offset, 0).sum(dtype=np.float64)),
         }
     return found
 
@@ -119,7 +122,7 @@ def estimate(work: Work, item: int, run: Run) -> dict[str, Any]:
     optics = work.job["optics"]
     with work.engine.job(run):
         psf = resolve(
-            work.job["blind"],
+            work.blind,
             plane,
             0,
             method=work.step.method,
@@ -135,7 +138,7 @@ def settle(work: Work, item: int, run: Run) -> dict[str, Any]:
     """Fix what a method takes from the data on the middle of one plane or volume."""
     import torch
 
-    from napari_deblur.steps.deblur import settle_window
+    from napari_deblur.steps.deblur_solve import settle_window
 
     run.seed = work.step.seed
     window = settle_window(tuple(work.image.shape[axis] for axis in work.spatial))
@@ -181,7 +184,7 @@ def deblur(work: Work, item: int, run: Run) -> dict[str, Any]:
 
 def _restore(work: Work, volume: int, pixels: FloatArray, block: Block, run: Run) -> FloatArray:
     """Return a block restored and the same blurred again, halo included."""
-    from napari_deblur.steps.deblur import with_reblurred
+    from napari_deblur.steps.deblur_solve import with_reblurred
 
     y = work.scaled(pixels)
     blurs, method = work.blurs(volume, run), work.method(volume)

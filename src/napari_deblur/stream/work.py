@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
     from napari_deblur.io.tiff_writer import TiledTiffWriter
     from napari_deblur.io.zarr_writer import ZarrWriter
+    from napari_deblur.optics.psf_basis import PsfBasis
     from napari_deblur.steps.deblur import Deblur
     from napari_deblur.steps.psf_source import BlurFactory, PlanePsf
+
+BASIS_FILE = "psf-basis.npz"
+"""Where a job keeps the PSF basis in which the blur of every plane is found."""
 
 
 class Work:
@@ -80,6 +84,15 @@ class Work:
         return declare(Deblur, dict(self.job["step"]))
 
     @property
+    def blind(self) -> str | PsfBasis:
+        """What estimates the PSF of every plane: a model, or the basis that was saved beside the job."""
+        if self.job["blind"] != BASIS_FILE:
+            return str(self.job["blind"])
+        from napari_deblur.optics.psf_basis import PsfBasis
+
+        return PsfBasis.load(self.folder / BASIS_FILE)
+
+    @property
     def engine(self) -> Engine:
         """The process's engine."""
         from napari_deblur.engine.engine import get_engine
@@ -114,6 +127,16 @@ class Work:
         shape = [self.image.shape[axis] for axis in self.lead]
         numbers = np.ravel_multi_index(np.ix_(*spans), shape)
         return [(int(number), place) for place, number in np.ndenumerate(numbers)]
+
+    def position(self, volume: int, point: list[int]) -> tuple[int, ...]:
+        """Return where a point of a plane or volume lies in the image."""
+        shape = [self.image.shape[axis] for axis in self.lead]
+        place = [0] * len(self.image.shape)
+        for axis, index in zip(self.lead, np.unravel_index(volume, shape) if shape else (), strict=True):
+            place[axis] = int(index)
+        for axis, inside in zip(self.spatial, point, strict=True):
+            place[axis] = inside
+        return tuple(place)
 
     def read_volume(self, volume: int, window: Region) -> FloatArray:
         """Read a part of one plane or volume, its axes in the order z, y, x."""

@@ -55,7 +55,11 @@ _ABSOLUTE_SHARE = 0.2
 def network_config(chosen: DeformationRecipe) -> dict[str, Any]:
     """Return the architecture that a recipe trains."""
     complete = chosen.deformer == "complete"
-    config = default_config(chosen.model) | {"deformer": chosen.deformer, "prefilter": complete}
+    config = default_config(chosen.model) | {
+        "deformer": chosen.deformer,
+        "prefilter": complete,
+        "normalisation": chosen.normalisation,
+    }
     if chosen.size == "full":
         # 17 MB in fp16: for a folder of one's own.
         config |= {"channels": 96, "n_basis": 8, "outer_channels": 64, "encoder_blocks": 2}

@@ -23,6 +23,9 @@ class DeformationRecipe(Schedule):
     deformer: Literal["complete", "simple", "none"] = Param(
         "complete", title="Deformer", help="The complete one, or an ablation of the publication."
     )
+    normalisation: Literal["l2", "softmax"] = Param(
+        "l2", title="Coefficients", help="How the coefficients of dynamic convolutions are normalised."
+    )
     minutes: float = Param(
         60.0, title="Time", help="Training time; the learning rate falls to 0 over each stage.", gt=0
     )

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
 from napari_deblur.core.errors import NapariDeblurError
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import Method, registry
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.steps.deblur import Deblur
 from napari_deblur.ui.device import NOT_KNOWN_YET, device_line, engine_on, wanted_device
@@ -19,7 +20,7 @@ from napari_deblur.ui.dock import StepDock
 from napari_deblur.ui.forms import Form, MethodPicker
 from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.maps import MapEntry, map_store
-from napari_deblur.ui.psf_panel import BLIND, FILE, LAYER, MAP, OPTICS, PsfPanel
+from napari_deblur.ui.psf_panel import BASIS, BLIND, FILE, LAYER, MAP, OPTICS, PsfPanel
 from napari_deblur.ui.psf_view import PsfViewer
 from napari_deblur.ui.qt import caption
 from napari_deblur.ui.region import Region, current_plane, preview_region
@@ -162,8 +163,11 @@ class DeblurDock(StepDock):
 
             psf = choice.load()
             one = psf[0] if isinstance(psf, list) else psf
+            # In a basis the blur is found in the pixels; all else needs the image's sizes only.
+            seen = isinstance(one, PsfBasis)
+            image = source.checked(Region.whole_plane(source.shape, plane)) if seen else source.stub()
             found = resolve(
-                one, source.stub(), 0, method=method, engine=engine_on(wanted), run=run, optics=choice.optics
+                one, image, 0, method=method, engine=engine_on(wanted), run=run, optics=choice.optics
             ).psf
             middle = [(size - 1) / 2 for size in source.shape[-2:]]
             return found.psf_at(*middle) if isinstance(found, PsfMap) else found
@@ -191,7 +195,7 @@ class DeblurDock(StepDock):
         look = look_of(layer) if layer is not None else {}
         plane = current_plane(self.viewer, layer) if layer is not None else ()
         choice = self.psf.value(region, plane, volumes=self.volumes)
-        blind = self.psf.current == BLIND
+        blind = self.psf.current in (BLIND, BASIS)
         wanted = wanted_device()
         with_residual = self.residual.isChecked()
 
@@ -235,7 +239,10 @@ def summary(record: Record) -> str:
     """Return the facts that tell whether to trust a result, in one line."""
     facts = record.facts
     words = []
-    if isinstance(change := facts.get("flux_change"), float):
+    if isinstance(per_px := facts.get("flux_change_grey_values_per_px"), float):
+        # Little light above a large background makes a percentage of it large, or without a meaning.
+        words.append(f"flux {per_px:+.2g} grey values per pixel (a background that is too high adds light)")
+    elif isinstance(change := facts.get("flux_change"), float):
         words.append(f"flux {change:+.2%}")
     if isinstance(rest := facts.get("reblur_residual_rms"), float):
         words.append(f"residual {rest:.3g} grey values (RMS)")

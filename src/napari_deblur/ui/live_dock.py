@@ -16,8 +16,9 @@ from napari_deblur.core.params import declare, parameters
 from napari_deblur.core.run import Run
 from napari_deblur.engine.tiling import ALIGN_PX
 from napari_deblur.methods.latent_deformation import LatentDeformation
-from napari_deblur.methods.latent_image import NETWORKS, LatentImage, available
-from napari_deblur.steps.deblur import Deblur, settle_window
+from napari_deblur.methods.latent_image import NETWORKS, LatentImage, available, sampling
+from napari_deblur.steps.deblur import Deblur
+from napari_deblur.steps.deblur_solve import settle_window
 from napari_deblur.ui.device import engine_on, wanted_device
 from napari_deblur.ui.dock import StepDock
 from napari_deblur.ui.layers import LayerImage
@@ -161,9 +162,7 @@ class LiveDock(StepDock):
 
         card = find_model(NETWORKS[self.network]).card
         self.sliders.show_parameters(card["told"])
-        cutoff = card.get("cutoff_cycles_per_px")
-        sampling = f"For optics with a cut-off of {cutoff:g} cycles per pixel. " if cutoff else ""
-        self.about.setText(f"{sampling}Pixels are made by a trained network.")
+        self.about.setText(f"{sampling(card)} Pixels are made by a trained network.".strip())
         if self._region is not None:
             self.follow()
 
@@ -240,10 +239,9 @@ class LiveDock(StepDock):
             shape = (*(1,) * (len(source.shape) - 2), *image.shape)
             sha256 = self._encoded.latent.sha256
             record = {"method": LatentDeformation.model_fields["kind"].default, "learned": True}
-            record |= {"network": network, "parameters": values, "weights": sha256}
-            add_results(
-                self.viewer, source, region, record, [Result(image.reshape(shape), self.title, look=look)]
-            )
+            record |= {"network": network, "parameters": values, "weights": {NETWORKS[network]: sha256}}
+            title = f"{self.title} (learned)"
+            add_results(self.viewer, source, region, record, [Result(image.reshape(shape), title, look=look)])
             self.facts = f"Restored for {self.sliders.in_words(values)}"
 
         return work, done

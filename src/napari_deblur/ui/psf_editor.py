@@ -14,7 +14,7 @@ from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
-from napari_deblur.optics.psf import PsfFamily, family
+from napari_deblur.optics.psf_family import PsfFamily
 from napari_deblur.optics.wavefronts import wavefront_waves
 from napari_deblur.optics.widths import fwhm_px
 from napari_deblur.ui.psf_overlays import split_unit
@@ -82,13 +82,13 @@ class PsfEditor(QWidget):
     @property
     def values(self) -> dict[str, float]:
         """The parameters as the sliders stand."""
-        names = family(self._map.model).parameter_names if self._map is not None else ()
+        names = self._map.parameter_names if self._map is not None else ()
         return dict(zip(names, map(float, self._values), strict=True))
 
     def show_at(self, psf_map: PsfMap, row: int, col: int) -> None:
         """Take the PSF of one position of a map."""
         if self._map is None or self._map.model != psf_map.model:
-            self._build_rows(family(psf_map.model))
+            self._build_rows(psf_map.psf_family)
         self._map = psf_map
         self._estimate = psf_map.parameters[row, col].copy()
         self._show(self._estimate)
@@ -163,12 +163,12 @@ class PsfEditor(QWidget):
 
         if self._map is None:
             return
-        chosen = family(self._map.model)
+        chosen = self._map.psf_family
         size = self._map.kernel_size_px or None
         values = torch.from_numpy(self._values)
         psf: NDArray[np.float32] = chosen.kernels(values, size, self._map.cutoff_cycles_per_px).numpy()
         self.picture.setPixmap(coloured(psf))
-        waves = wavefront_waves(chosen.id, self._values.tolist())
+        waves = wavefront_waves(chosen.id, self._values.tolist()) if chosen.needs_cutoff else None
         self.wavefront.setVisible(waves is not None)
         lines = []
         if waves is not None:

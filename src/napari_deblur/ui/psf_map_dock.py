@@ -13,7 +13,9 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QHBoxLayout, QPushButton, QVB
 
 from napari_deblur.core.errors import InvalidInputError, NapariDeblurError
 from napari_deblur.core.run import Run
+from napari_deblur.steps.identify import IdentifyOperator
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.ui.basis_panel import BasisPanel
 from napari_deblur.ui.device import engine_on, wanted_device
 from napari_deblur.ui.dock import StepDock
 from napari_deblur.ui.forms import FormWithReset
@@ -31,6 +33,7 @@ from napari_deblur.ui.region import Region, current_plane
 if TYPE_CHECKING:
     from napari import Viewer
 
+    from napari_deblur.optics.psf_basis import PsfBasis
     from napari_deblur.optics.psf_map import PsfMap
 
 _FILTER = "PSF map (*.npz)"
@@ -77,6 +80,10 @@ class PsfMapDock(StepDock):
         body.addWidget(self.view)
         body.addWidget(self.editing)
         body.addLayout(files)
+        self.bases = BasisPanel(self.viewer, self.submit, self.attempt, self.find_in)
+        self.basis_section = collapsible("PSF basis of this microscope")
+        self.basis_section.addWidget(self.bases)
+        body.addWidget(self.basis_section)
         self.compare = MapComparison(self.viewer, self.store, self.shown, self.attempt)
         body.addWidget(self.compare)
         self.store.changed.connect(self._maps_changed)
@@ -192,8 +199,35 @@ class PsfMapDock(StepDock):
 
         return self.submit(f"Loading {Path(path).name}", work, done)
 
+    def find_in(self, basis: PsfBasis) -> bool:
+        """Find the blur of the plane in view, or of all planes, in a basis; False if a job runs already."""
+        layer = self.picker.layer()
+        if layer is None:
+            raise InvalidInputError("layer", "must be chosen: open an image first", "no image layer")
+        source, wanted = LayerImage.of(layer), wanted_device()
+        every = self.all_planes.isChecked() and len(source.shape) > 2
+        plane = None if every else current_plane(self.viewer, layer)
+        leading = source.shape[:-2] if plane is None else ()
+        self._whole = True
+
+        def work(run: Run) -> tuple[list[PsfMap], Any, str]:
+            part = None if plane is None else Region.whole_plane(source.shape, plane)
+            engine = engine_on(wanted)
+            found = IdentifyOperator().run(source.checked(part), basis, engine=engine, run=run)
+            maps = found if isinstance(found, list) else [found]
+            return maps, mosaics(maps, leading), engine.describe()
+
+        def done(result: tuple[list[PsfMap], Any, str]) -> None:
+            maps, mosaic_data, device = result
+            add_overlays(self.viewer, source.name, source.placement, maps, leading, mosaic_data)
+            self.store.add(MapEntry.of(source, maps, plane))
+            self.show_status(device, sum(float(one.record.get("seconds", 0.0)) for one in maps))
+
+        return self.submit(f"{source.name} in a PSF basis", work, done)
+
     def released(self) -> None:
         """Stop listening to the mouse."""
+        self.bases.release()
         self.store.changed.disconnect(self._maps_changed)
         callbacks = self.viewer.mouse_drag_callbacks
         callbacks[:] = [callback for callback in callbacks if callback != self._mouse]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_deblur.optics.psf import family
 from napari_deblur.ui.layers import Placement, provenance
 from napari_deblur.ui.results import put_layer, remove_layers
 
@@ -140,7 +139,7 @@ def _trust(maps: list[PsfMap]) -> list[tuple[str, list[NDArray[Any]], tuple[floa
     shown: list[tuple[str, list[NDArray[Any]], tuple[float, float]]] = [
         ("confidence", [one.confidence for one in maps], (0.0, 1.0))
     ]
-    ranges = family(maps[0].model).parameter_ranges
+    ranges = maps[0].psf_family.parameter_ranges
     if len(ranges) > _MOST_WITH_ERRORS:
         return shown
     for index, parameter in enumerate(maps[0].parameter_names):
@@ -174,7 +173,7 @@ def add_difference(
     """
     grid = Grid.of(psf_map)
     coarse = placement.last(2).at(grid.first_px, grid.step_px)
-    ranges = family(psf_map.model).parameter_ranges
+    ranges = psf_map.psf_family.parameter_ranges
     added = []
     for index, parameter in reversed(list(enumerate(difference.parameter_names))):
         values = np.where(difference.valid, difference.values[..., index], np.float32(np.nan))
@@ -261,7 +260,7 @@ def add_overlays(
     for quantity, planes, limits in _trust(maps):
         look = {"colormap": "magma", "blending": "translucent", "opacity": 0.55, "visible": False}
         put("image", stacked(planes), coarse, quantity, contrast_limits=limits, **look)
-    ranges = family(first.model).parameter_ranges
+    ranges = first.psf_family.parameter_ranges
     for index, parameter in reversed(list(enumerate(first.parameter_names))):
         values = stacked([one.parameters[..., index] for one in maps])
         put(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -21,56 +19,36 @@ from qtpy.QtWidgets import (
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.params import parameters
+from napari_deblur.optics.psf_basis import MODEL as OF_A_BASIS
+from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.settings import VOLUME_FIELDS
+from napari_deblur.steps.identify import known_basis
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.ui.bases import basis_store
 from napari_deblur.ui.chosen_psf import ChosenPsf, checked, from_optics
 from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.optics_panel import OpticsPanel
 from napari_deblur.ui.picker import LayerPicker
+from napari_deblur.ui.psf_parts import cropped, over_region
 from napari_deblur.ui.qt import Signal, WheelGuard, caption
 from napari_deblur.ui.region import Region
 
 if TYPE_CHECKING:
     from napari import Viewer
 
-    from napari_deblur.optics.psf_map import PsfMap
 
-MAP, BLIND, OPTICS, FILE, LAYER = "map", "blind", "optics", "file", "layer"
+MAP, BLIND, BASIS, OPTICS, FILE, LAYER = "map", "blind", "basis", "optics", "file", "layer"
 _TITLES = {
     MAP: "PSF map",
     BLIND: "Blind, from the image itself",
+    BASIS: "PSF basis",
     OPTICS: "Optics",
     FILE: "File",
     LAYER: "Layer",
 }
-_FILTER = "PSF or PSF map (*.npz *.npy *.tif *.tiff *.png);;All files (*)"
-
-
-def cropped(psf_map: PsfMap, region: Region) -> PsfMap:
-    """Return the map of a part of the image, with the positions around it."""
-    centers = psf_map.centers_px - np.asarray([region.read_top, region.read_left], dtype=np.float32)
-    rows = _around(centers[:, 0, 0], region.read_height)
-    cols = _around(centers[0, :, 1], region.read_width)
-    error = psf_map.predicted_error
-    return replace(
-        psf_map,
-        parameters=psf_map.parameters[rows, cols],
-        centers_px=centers[rows, cols],
-        valid=psf_map.valid[rows, cols],
-        confidence=psf_map.confidence[rows, cols],
-        predicted_error=None if error is None else error[rows, cols],
-        image_shape=(region.read_height, region.read_width),
-    )
-
-
-def _around(positions: Any, size: int) -> slice:
-    """Return the positions inside ``0 … size`` and one more on either side."""
-    inside = np.flatnonzero((positions >= 0) & (positions <= size - 1))
-    if not inside.size:
-        nearest = int(np.abs(positions - size / 2).argmin())
-        return slice(max(0, nearest - 1), nearest + 2)
-    return slice(max(0, int(inside[0]) - 1), int(inside[-1]) + 2)
+_SEARCH = "find in the image"
+_FILTER = "PSF, PSF map or PSF basis (*.npz *.npy *.tif *.tiff *.png);;All files (*)"
 
 
 class PsfPanel(QWidget):
@@ -97,7 +75,7 @@ class PsfPanel(QWidget):
         self._entries: list[MapEntry] = []
         self.model = _combo(self._guard)
         info = next(info for info in parameters(EstimatePsfMap) if info.name == "model")
-        self.model.addItems(list(info.choices))
+        self.model.addItems([*info.choices, OF_A_BASIS])
         self.model.setCurrentText(str(info.default))
         self.model.setToolTip(info.help)
         self.blind_optics = OpticsPanel("Use the microscope's optics")
@@ -108,6 +86,10 @@ class PsfPanel(QWidget):
         self.browse.setFixedWidth(32)
         self.browse.clicked.connect(self._ask_file)
         self.layer = LayerPicker(viewer)
+        self.bases = basis_store(viewer)
+        self.basis, self.basis_field = _combo(self._guard), _combo(self._guard)
+        self.basis_field.setToolTip("Which blur of the basis the image has: searched for, or as measured")
+        self.basis_text = caption("None yet: build or load one in the PSF map dock.", dim=True)
         self._pages = self._build_pages()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -118,6 +100,9 @@ class PsfPanel(QWidget):
         self.combo.activated.connect(self._user_chose)
         self.combo.currentIndexChanged.connect(self._show_page)
         self.store.changed.connect(self._update)
+        self.basis.currentIndexChanged.connect(self._list_fields)
+        self.bases.changed.connect(self._list_bases)
+        self._list_bases()
         self._update()
 
     @property
@@ -166,8 +151,12 @@ class PsfPanel(QWidget):
         """
         if self.current == MAP:
             return self._from_map(region, plane)
+        if self.current == BASIS:
+            return self._from_basis(region)
         if self.current == BLIND:
             model = self.model.currentText()
+            if model == OF_A_BASIS:
+                return self._from_simulated(region)
             return ChosenPsf(lambda: model, self.blind_optics.value())
         if self.current == OPTICS:
             return from_optics(self.optics.value(), volumes=volumes)
@@ -178,6 +167,7 @@ class PsfPanel(QWidget):
     def release(self) -> None:
         """Let go of the viewer."""
         self.store.changed.disconnect(self._update)
+        self.bases.changed.disconnect(self._list_bases)
         self.layer.release()
 
     def _from_map(self, region: Region | None, plane: tuple[int, ...]) -> ChosenPsf:
@@ -193,19 +183,57 @@ class PsfPanel(QWidget):
         text = self.path.text().strip()
         if not text:
             raise InvalidInputError("PSF file", "must be chosen", "nothing")
-        path = Path(text).expanduser()
+        path, shape = Path(text).expanduser(), self._source.shape if self._source else None
 
         def load() -> Any:
             if path.suffix.lower() == ".npz":
-                from napari_deblur.optics.psf_map import PsfMap
+                from napari_deblur.io.psf import read_psf_archive
 
-                whole = PsfMap.load(path)
-                return whole if region is None else cropped(whole, region)
+                found = read_psf_archive(path)
+                if isinstance(found, PsfBasis):
+                    return found if shape is None else over_region(found, shape, region)
+                return found if region is None else cropped(found, region)
             from napari_deblur.io.psf import read_measured_psf
 
             return checked(read_measured_psf(path), volumes=volumes)
 
         return ChosenPsf(load, path=path.resolve())
+
+    def _from_basis(self, region: Region | None) -> ChosenPsf:
+        name, field = self.basis.currentText(), self.basis_field.currentText()
+        if name not in self.bases.entries or self._source is None:
+            raise InvalidInputError("PSF basis", "must be built or loaded in the PSF map dock", "none")
+        basis, source = self.bases.entries[name], self._source
+
+        def load() -> Any:
+            found = over_region(basis, source.shape, region)
+            if field == _SEARCH:
+                return found
+            return found.of_field(field, found.image_shape, source.pixel_size_um)
+
+        return ChosenPsf(load, path=self.bases.paths.get(name))
+
+    def _from_simulated(self, region: Region | None) -> ChosenPsf:
+        optics, source = self.blind_optics.value(), self._source
+        if source is None or region is None:
+            return ChosenPsf(lambda: OF_A_BASIS, optics)
+        return ChosenPsf(lambda: over_region(known_basis(OF_A_BASIS, optics), source.shape, region), optics)
+
+    def _list_bases(self) -> None:
+        name = self.basis.currentText()
+        self.basis.clear()
+        self.basis.addItems(list(self.bases.entries))
+        if name in self.bases.entries:
+            self.basis.setCurrentText(name)
+        for widget in (self.basis, self.basis_field):
+            widget.setVisible(bool(self.bases.entries))
+        self.basis_text.setVisible(not self.bases.entries)
+        self._list_fields()
+
+    def _list_fields(self, _index: int = 0) -> None:
+        basis = self.bases.entries.get(self.basis.currentText())
+        self.basis_field.clear()
+        self.basis_field.addItems([_SEARCH, *(basis.labels if basis is not None else ())])
 
     def _from_layer(self, *, volumes: bool) -> ChosenPsf:
         layer = self.layer.layer()
@@ -221,6 +249,7 @@ class PsfPanel(QWidget):
         contents: dict[str, list[QWidget]] = {
             MAP: [self.map, self.map_text],
             BLIND: [self.model, self.blind_optics],
+            BASIS: [self.basis, self.basis_field, self.basis_text],
             OPTICS: [self.optics],
             LAYER: [self.layer],
         }

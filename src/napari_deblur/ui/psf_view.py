@@ -11,7 +11,6 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_deblur.optics.psf import family
 from napari_deblur.optics.widths import fwhm_px, profiles
 from napari_deblur.ui.psf_overlays import split_unit
 from napari_deblur.ui.qt import caption
@@ -83,7 +82,7 @@ class PsfView(QWidget):
         for index, name in enumerate(psf_map.parameter_names):
             words, unit = split_unit(name)
             unit = "" if once else unit
-            low, high = family(psf_map.model).parameter_ranges[name]
+            low, high = psf_map.psf_family.parameter_ranges[name]
             digits = 2 if high - low > _SMALL_RANGE else 3
             value = f"{words} {float(psf_map.parameters[row, col, index]):.{digits}f}"
             if psf_map.predicted_error is not None:
