@@ -12,6 +12,7 @@ meet once per pass.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -173,6 +174,7 @@ class MklChain(Chain):
     def __init__(self, transfer: Tensor, shape: tuple[int, ...]) -> None:
         super().__init__(transfer, shape)
         self._plans: dict[tuple[int, ...], mkl.Plan] = {}
+        self._own = threading.local()
 
     def _memory(self, transfer: Tensor) -> Tensor:
         import torch
@@ -199,7 +201,7 @@ class MklChain(Chain):
         import torch
 
         sizes = [part.stop - part.start for part in place]
-        values = torch.empty((*sizes, self.shape[-1]))
+        values = self._scratch((*sizes, self.shape[-1]))
         part = self._spectrum[place[0]]
         if len(place) == 1:
             self._rows(sizes[0]).backward(mkl.address(part), mkl.address(values))
@@ -221,6 +223,15 @@ class MklChain(Chain):
             rows = given.contiguous()
             self._rows(len(rows)).forward(mkl.address(rows), mkl.address(plane[inner]))
             self._columns().forward(mkl.address(plane))
+
+    def _scratch(self, shape: tuple[int, ...]) -> Tensor:
+        """Return this thread's memory for a piece: fresh memory costs as much as the arithmetic on it."""
+        import torch
+
+        kept: dict[tuple[int, ...], Tensor] = self._own.__dict__
+        if shape not in kept:
+            kept[shape] = torch.empty(shape)
+        return kept[shape]
 
     def _rows(self, count: int) -> mkl.Plan:
         """Return the transforms of some real rows."""
