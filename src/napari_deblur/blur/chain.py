@@ -198,7 +198,6 @@ class MklChain(Chain):
         plan.backward(mkl.address(part))
 
     def _values(self, place: Region) -> Tensor:
-        import torch
 
         sizes = [part.stop - part.start for part in place]
         values = self._scratch((*sizes, self.shape[-1]))
