@@ -227,7 +227,9 @@ class MklChain(Chain):
         """Return this thread's memory for a piece: fresh memory costs as much as the arithmetic on it."""
         import torch
 
-        kept: dict[tuple[int, ...], Tensor] = self._own.__dict__
+        kept: dict[tuple[int, ...], Tensor] | None = getattr(self._own, "pieces", None)
+        if kept is None:
+            kept = self._own.pieces = {}
         if shape not in kept:
             kept[shape] = torch.empty(shape)
         return kept[shape]
