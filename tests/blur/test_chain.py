@@ -15,14 +15,6 @@ KINDS = [Chain, pytest.param(MklChain, marks=pytest.mark.skipif(not mkl.availabl
 SHAPES = [(10, 24, 30), (27, 8, 9), (3, 16, 20), (40, 50), (64, 9), (7, 33)]
 
 
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def small_pieces(monkeypatch):
     monkeypatch.setattr(chain_module, "_LEAST_VOXELS", {2: 1, 3: 1})

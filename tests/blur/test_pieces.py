@@ -8,14 +8,6 @@ import torch
 from napari_deblur.blur.pieces import each, spans
 
 
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("size", [1, 2, 7, 64, 541])
 @pytest.mark.parametrize("length", [0, 1, 5, 64, 1000])
 @pytest.mark.parametrize("even", [1, 8])

@@ -12,6 +12,7 @@ import torch
 from napari_deblur.core.record import versions
 from napari_deblur.nets.identification import IdentificationNet
 from napari_deblur.optics.psf import family
+from napari_deblur.train.checkpoint import State
 from napari_deblur.train.degrade import Degradation
 from napari_deblur.train.recipes import Recipe
 from napari_deblur.train.tiles import TEST_SOURCES, VALIDATION_SOURCES, Pool
@@ -25,6 +26,21 @@ def hardware(device: torch.device) -> str:
     names = [line.split(":", 1)[1].strip() for line in _lines(info) if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
     return f"{processor}, {torch.get_num_threads()} threads"
+
+
+def crops_facts(
+    recipe: Any, state: State, device: torch.device, processes: int, precision: str
+) -> dict[str, Any]:
+    """Return how far a training on crops came, and on what, as its card tells it."""
+    return {
+        "steps": state.step,
+        "crops": state.step * recipe.batch_size,
+        "minutes": round(state.seconds / 60, 1),
+        "hardware": hardware(device),
+        "processes": processes,
+        "precision": precision,
+        "history": state.history,
+    }
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,7 +10,6 @@ together.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +23,7 @@ from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.nets.deformable import DeformableNet, default_config
 from napari_deblur.nets.deformers import Deformer
-from napari_deblur.nets.weights import save_network
 from napari_deblur.optics.psf import family
-from napari_deblur.train.card import mark_complete
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.crops import CropSampler
 from napari_deblur.train.deformation_card import HeldOut, figures, held_out, make_card
@@ -39,8 +36,9 @@ from napari_deblur.train.deformation_data import (
     held_out_pools,
 )
 from napari_deblur.train.deformation_recipe import RECIPES, DeformationRecipe
-from napari_deblur.train.loop import pick_device, run_loop
-from napari_deblur.train.progress import Progress
+from napari_deblur.train.loop import start
+from napari_deblur.train.progress import OneNetwork
+from napari_deblur.train.schedule import annealed
 from napari_deblur.train.workers import Workers
 
 _GROUPS = 4
@@ -75,7 +73,7 @@ def image_loss(made: Tensor, sharp: Tensor) -> Tensor:
     return error.square().mean() + _ABSOLUTE_SHARE * error.abs().mean()
 
 
-class DeformationTraining(Progress):
+class DeformationTraining(OneNetwork):
     """The recipe at work; see `train.loop` for what runs it.
 
     Parameters
@@ -88,6 +86,7 @@ class DeformationTraining(Progress):
     """
 
     recipe: DeformationRecipe
+    average: DeformableNet
 
     renewal = None
 
@@ -203,10 +202,7 @@ class DeformationTraining(Progress):
         """Return the learning rate: in every stage it rises, then falls as a cosine."""
         chosen, done = self.recipe, self.recipe.stage_fraction(self.fraction)
         highest = chosen.learning_rate * (_JOINT_RATE if stage == "joint" else 1.0)
-        if done < chosen.warm_up:
-            return highest * (done + 1e-3) / chosen.warm_up
-        left = min((done - chosen.warm_up) / max(1 - chosen.warm_up, 1e-9), 1.0)
-        return highest * max(0.5 * (1 + math.cos(math.pi * left)), _LAST_RATE)
+        return highest * annealed(done, chosen.warm_up, first=1e-3, last=_LAST_RATE)
 
     def evaluate(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return held-out figures of the averaged weights by set and case, and note their means."""
@@ -220,17 +216,9 @@ class DeformationTraining(Progress):
         self.state.history.append({"step": self.state.step, "minutes": minutes, **stage, **means})
         return found
 
-    def export(self, complete: bool) -> None:
-        """Evaluate, and write weights and card if they are the best so far."""
-        found = self.evaluate()
-        path = self.weights[0]
-        if self.stale and path.is_file():
-            if complete:
-                mark_complete(path)
-            return
-        card = make_card(self.average, self.recipe, self.pool, self.state, self.device, self.workers.count)
-        card["training"]["complete"] = complete
-        save_network(self.average.state_dict(), {**card, "held_out": found}, self.out_dir)
+    def card(self) -> dict[str, Any]:
+        """Return the card without its sha256 and its held-out figures."""
+        return make_card(self.average, self.recipe, self.pool, self.state, self.device, self.workers.count)
 
 
 def _channels_last(network: DeformableNet) -> DeformableNet:
@@ -284,9 +272,5 @@ def train_deformation(
         raise UnknownNameError("recipe", id, list(RECIPES))
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = declare(DeformationRecipe, {**RECIPES[id].model_dump(), **given})
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     run.step(0, 1, "preparing scenes and held-out crops")
-    data = Path(data_dir) if data_dir is not None else None
-    training = DeformationTraining(chosen, folder, data, pick_device(device))
-    return run_loop(training, run, resume=resume)
+    return start(DeformationTraining, chosen, out_dir, data_dir, resume=resume, run=run, device=device)

@@ -27,7 +27,7 @@ from napari_deblur.nets.deformable import (
 from napari_deblur.optics.probes import ZonePlate
 from napari_deblur.optics.psf import family
 from napari_deblur.quality import psnr_db, ssim
-from napari_deblur.train.card import hardware
+from napari_deblur.train.card import crops_facts
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.deformation_data import (
     HELD_OUT_PHOTOGRAPHS,
@@ -153,14 +153,6 @@ def make_card(
             "held_out_for_validation": [*VALIDATION_SOURCES, HELD_OUT_PHOTOGRAPHS["validation"]],
             "held_out_for_test": [*TEST_SOURCES, HELD_OUT_PHOTOGRAPHS["test"]],
         },
-        "training": {
-            "steps": state.step,
-            "crops": state.step * recipe.batch_size,
-            "minutes": round(state.seconds / 60, 1),
-            "hardware": hardware(device),
-            "processes": processes,
-            "precision": "bfloat16 autocast",
-            "history": state.history,
-        },
+        "training": crops_facts(recipe, state, device, processes, "bfloat16 autocast"),
         "versions": versions(),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -57,6 +59,10 @@ class Trainable(Protocol):
     def batches(self) -> Iterator[Any]: ...  # noqa: D102
     def step(self, batch: Any) -> dict[str, Tensor]: ...  # noqa: D102
     def export(self, complete: bool) -> None: ...  # noqa: D102
+
+
+Begin = Callable[[Any, Path, Path | None, torch.device], Trainable]
+"""Makes a training of a recipe, the folder of its weights, that of its data, and a device."""
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -116,10 +122,31 @@ def train(
     base = recipe(recipe_id)
     wanted = {name: value for name, value in given.items() if value is not None}
     chosen = declare(Recipe, {**base.model_dump(), **wanted})
+    run.step(0, 1, "preparing scenes and held-out patches")
+    begin = partial(Training, start_from=start_from)
+    return start(begin, chosen, out_dir, data_dir, resume=resume, run=run, device=device)
+
+
+def start(
+    begin: Begin,
+    chosen: Any,
+    out_dir: str | Path,
+    data_dir: str | Path | None,
+    *,
+    resume: bool,
+    run: Run,
+    device: str | None,
+) -> list[Path]:
+    """Make a folder, begin a recipe's training there, and train to the end; return the weight files.
+
+    Raises
+    ------
+    CancelledError
+        After a checkpoint was written.
+    """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    run.step(0, 1, "preparing scenes and held-out patches")
-    training = Training(chosen, folder, Path(data_dir) if data_dir else None, pick_device(device), start_from)
+    training = begin(chosen, folder, Path(data_dir) if data_dir else None, pick_device(device))
     return run_loop(training, run, resume=resume)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from napari_deblur.nets.weights import save_network
+from napari_deblur.train.card import mark_complete
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.degrade import Sampler
 from napari_deblur.train.workers import Workers
@@ -60,3 +63,35 @@ class Progress:
         seed = (self.recipe.seed * 1_000_003 + step) * 64 + self.workers.rank
         generator = torch.Generator(device=self.device).manual_seed(seed)
         return np.random.default_rng([self.recipe.seed, step, self.workers.rank]), Sampler(generator)
+
+
+class OneNetwork(Progress, ABC):
+    """A recipe at work that trains one network.
+
+    Attributes
+    ----------
+    average : Module
+        The averaged weights, which are written.
+    """
+
+    average: torch.nn.Module
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, Any]:
+        """Return held-out figures of the averaged weights, and note their means in the history."""
+
+    @abstractmethod
+    def card(self) -> dict[str, Any]:
+        """Return the card without its sha256 and its held-out figures."""
+
+    def export(self, complete: bool) -> None:
+        """Evaluate, and write weights and card if they are the best so far."""
+        found = self.evaluate()
+        path = self.weights[0]
+        if self.stale and path.is_file():
+            if complete:
+                mark_complete(path)
+            return
+        card = self.card()
+        card["training"]["complete"] = complete
+        save_network(self.average.state_dict(), {**card, "held_out": found}, self.out_dir)

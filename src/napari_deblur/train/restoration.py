@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,15 +15,14 @@ from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.nets.proximal import COMPACT, FULL
 from napari_deblur.nets.unrolled import UnrolledDouglasRachford, default_config
-from napari_deblur.nets.weights import save_network
-from napari_deblur.train.card import mark_complete
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.crops import CropSampler
-from napari_deblur.train.loop import pick_device, run_loop
-from napari_deblur.train.progress import Progress
+from napari_deblur.train.loop import start
+from napari_deblur.train.progress import OneNetwork
 from napari_deblur.train.restoration_card import HeldOut, figures, held_out, make_card
 from napari_deblur.train.restoration_data import OBJECT_PX, Degraded, draw, kind_of
 from napari_deblur.train.restoration_recipe import RestorationRecipe
+from napari_deblur.train.schedule import annealed
 from napari_deblur.train.tiles import micrograph_pool, scene_pool, training_pool
 from napari_deblur.train.workers import Workers
 
@@ -56,7 +54,7 @@ def loss_of(images: list[Tensor], batch: Degraded) -> Tensor:
     return errors[-1] + (_EARLIER_STEPS_WEIGHT * sum(others) / len(others) if others else 0.0)
 
 
-class RestorationTraining(Progress):
+class RestorationTraining(OneNetwork):
     """The recipe at work; see `train.loop` for what runs it.
 
     Parameters
@@ -69,6 +67,7 @@ class RestorationTraining(Progress):
     """
 
     recipe: RestorationRecipe
+    average: UnrolledDouglasRachford
 
     renewal = None
 
@@ -143,11 +142,8 @@ class RestorationTraining(Progress):
 
     def _rate(self) -> float:
         """Return the learning rate: it rises over the warm-up, then falls as a cosine."""
-        chosen, done = self.recipe, self.fraction
-        if done < chosen.warm_up:
-            return chosen.learning_rate * (done + 1e-4) / chosen.warm_up
-        left = min((done - chosen.warm_up) / max(1 - chosen.warm_up, 1e-9), 1.0)
-        return chosen.learning_rate * max(0.5 * (1 + math.cos(math.pi * left)), _LAST_RATE)
+        chosen = self.recipe
+        return chosen.learning_rate * annealed(self.fraction, chosen.warm_up, first=1e-4, last=_LAST_RATE)
 
     def evaluate(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return held-out figures of the averaged weights by set and noise level, and note their means."""
@@ -161,17 +157,9 @@ class RestorationTraining(Progress):
         )
         return found
 
-    def export(self, complete: bool) -> None:
-        """Evaluate, and write weights and card if they are the best so far."""
-        scores = self.evaluate()
-        path = self.weights[0]
-        if self.stale and path.is_file():
-            if complete:
-                mark_complete(path)
-            return
-        card = make_card(self.average, self.recipe, self.pool, self.state, self.device, self.workers.count)
-        card["training"]["complete"] = complete
-        save_network(self.average.state_dict(), {**card, "held_out": scores}, self.out_dir)
+    def card(self) -> dict[str, Any]:
+        """Return the card without its sha256 and its held-out figures."""
+        return make_card(self.average, self.recipe, self.pool, self.state, self.device, self.workers.count)
 
 
 def train_restoration(
@@ -211,9 +199,5 @@ def train_restoration(
     """
     run = run or Run()
     chosen = declare(RestorationRecipe, {name: value for name, value in changes.items() if value is not None})
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     run.step(0, 1, "preparing scenes and held-out crops")
-    data = Path(data_dir) if data_dir is not None else None
-    training = RestorationTraining(chosen, folder, data, pick_device(device))
-    return run_loop(training, run, resume=resume)
+    return start(RestorationTraining, chosen, out_dir, data_dir, resume=resume, run=run, device=device)

@@ -15,7 +15,7 @@ from napari_deblur.methods.richardson_lucy import TVRichardsonLucy
 from napari_deblur.methods.wiener import Wiener
 from napari_deblur.nets.unrolled import UnrolledDouglasRachford
 from napari_deblur.quality import snr_db, ssim
-from napari_deblur.train.card import hardware
+from napari_deblur.train.card import crops_facts
 from napari_deblur.train.checkpoint import State
 from napari_deblur.train.degrade import Sampler
 from napari_deblur.train.restoration_data import (
@@ -34,6 +34,7 @@ from napari_deblur.train.tiles import TEST_SOURCES, VALIDATION_SOURCES, Pool
 
 LEVELS = {"clean": 0.001, "sigma 0.06": 0.06, "sigma 0.10": 0.10}
 """Standard deviations of Gaussian noise, for images in 0 to 1, as in the paper's tables."""
+_PRECISION = "bfloat16 autocast for the proximal network, float32 for the rest"
 _KIND = "zernike-7"
 _BATCH = 16
 
@@ -138,14 +139,12 @@ def make_card(
             "held_out_for_validation": list(VALIDATION_SOURCES),
             "held_out_for_test": list(TEST_SOURCES),
         },
-        "training": {
-            "steps": state.step,
-            "crops": state.step * recipe.batch_size,
-            "minutes": round(state.seconds / 60, 1),
-            "hardware": hardware(device),
-            "processes": processes,
-            "precision": "bfloat16 autocast for the proximal network, float32 for the rest",
-            "history": state.history,
-        },
+        "training": crops_facts(
+            recipe,
+            state,
+            device,
+            processes,
+            "bfloat16 autocast for the proximal network, float32 for the rest",
+        ),
         "versions": versions(),
     }

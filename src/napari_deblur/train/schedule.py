@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from napari_deblur.core.params import Declared, Param
@@ -25,3 +26,23 @@ class Schedule(Declared):
         help="Evaluations without a better one after which the training ends; 0: it runs to its time.",
         ge=0,
     )
+
+
+def annealed(done: float, warm_up: float, *, first: float, last: float) -> float:
+    """Return the learning rate as a share of the highest: it rises over the warm-up, then falls as a cosine.
+
+    Parameters
+    ----------
+    done : float
+        Share of the training, or of its stage, that is done.
+    warm_up : float
+        Share with a rising rate.
+    first : float
+        How far into the warm-up the first step counts as being.
+    last : float
+        Least share after the warm-up.
+    """
+    if done < warm_up:
+        return (done + first) / warm_up
+    left = min((done - warm_up) / max(1 - warm_up, 1e-9), 1.0)
+    return max(0.5 * (1 + math.cos(math.pi * left)), last)
