@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from napari_deblur.core.params import Param
+from napari_deblur.methods import camera_noise
 from napari_deblur.methods.base import Method
 from napari_deblur.methods.normalisation import MEAN_LEVEL, contrast
 
@@ -51,26 +52,8 @@ class DeepBlur(Method):
         title="Noise factor",
         help="Factor on the noise's standard deviation: above 1 the result is smoother, below 1 sharper.",
     )
-    photon_gain: float | None = Param(
-        None,
-        ge=0,
-        le=1e5,
-        step=0.1,
-        title="Photon gain",
-        help="Grey values per detected photon; measured in the image when not given.",
-        unit="grey values",
-        advanced=True,
-    )
-    read_noise: float | None = Param(
-        None,
-        ge=0,
-        le=1e5,
-        step=0.1,
-        title="Read noise",
-        help="Standard deviation of the camera's noise without light; measured in the image when not given.",
-        unit="grey values",
-        advanced=True,
-    )
+    photon_gain: float | None = camera_noise.photon_gain(ge=0)
+    read_noise: float | None = camera_noise.read_noise()
     mean_level: float | None = MEAN_LEVEL
     contrast: float | None = contrast("without")
     precision: Literal["automatic", "float32"] = Param(

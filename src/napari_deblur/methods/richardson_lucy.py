@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from napari_deblur.core.params import Param
+from napari_deblur.methods import camera_noise
 from napari_deblur.methods.base import Method
 from napari_deblur.methods.emission import LEAST_SENSITIVITY, Emission
 from napari_deblur.methods.total_variation import curvature
@@ -53,28 +54,8 @@ class _Multiplicative(Method):
         advanced=True,
         shown_if={"stop": ("no-progress",)},
     )
-    photon_gain: float | None = Param(
-        None,
-        gt=0,
-        le=1e5,
-        step=0.1,
-        title="Photon gain",
-        help="Grey values per detected photon; measured in the image when not given.",
-        unit="grey values",
-        advanced=True,
-        shown_if={"stop": ("discrepancy",)},
-    )
-    read_noise: float | None = Param(
-        None,
-        ge=0,
-        le=1e5,
-        step=0.1,
-        title="Read noise",
-        help="Standard deviation of the camera's noise without light; measured in the image when not given.",
-        unit="grey values",
-        advanced=True,
-        shown_if={"stop": ("discrepancy",)},
-    )
+    photon_gain: float | None = camera_noise.photon_gain(gt=0, shown_if={"stop": ("discrepancy",)})
+    read_noise: float | None = camera_noise.read_noise(shown_if={"stop": ("discrepancy",)})
 
     def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
         """Find the number of iterations once, on the whole, so that no tile stops before another."""
