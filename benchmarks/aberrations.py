@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from benchmarks.common import arguments, report
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.engine.engine import Engine
 from napari_deblur.optics.psf import family
@@ -110,7 +109,7 @@ def registered_snr_db(estimate: Array, kernel: Array) -> float:
 def read(cases: list[Case], sigma: float, engine: Engine) -> dict[str, Any]:
     """Read one PSF off each image; return the figures."""
     chosen = family(MODEL)
-    step = declare(EstimatePsfMap, {"model": MODEL, "one_psf": True})
+    step = EstimatePsfMap(model=MODEL, one_psf=True)
     found, errors, plain, registered, refused = [], [], [], [], 0
     nothing = np.zeros(len(chosen.parameter_names), np.float32)
     for number, case in enumerate(cases):

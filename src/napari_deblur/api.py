@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image, as_image
-from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.params import parameters
 from napari_deblur.core.run import Run
 from napari_deblur.methods.info import MethodInfo, methods
 from napari_deblur.optics.psf_basis import PsfBasis
@@ -54,7 +54,7 @@ def remove_background(image: Any, *, run: Run | None = None, **params: Any) -> B
     """
     from napari_deblur.steps.background import RemoveBackground
 
-    result = declare(RemoveBackground, params).run(as_image(image), run=run or Run())
+    result = RemoveBackground(**params).run(as_image(image), run=run or Run())
     return _like(image, result, "image", "background", "clipped")
 
 
@@ -98,8 +98,8 @@ def estimate_psf_map(
 
     if basis is not None or model == MODEL:
         space = basis or known_basis(model, optics)
-        return declare(IdentifyOperator, params).run(as_image(image), space, engine=get_engine(), run=run)
-    step = declare(EstimatePsfMap, {"model": model, "stride_px": stride_px, **params})
+        return IdentifyOperator(**params).run(as_image(image), space, engine=get_engine(), run=run)
+    step = EstimatePsfMap(model=model, stride_px=stride_px, **params)
     return step.run(as_image(image), engine=get_engine(), run=run, optics=optics)
 
 
@@ -144,7 +144,7 @@ def deblur(
     own = {info.name for info in parameters(Deblur)}
     for_step = {name: value for name, value in params.items() if name in own}
     for_method = {name: value for name, value in params.items() if name not in own}
-    step = declare(Deblur, {"method": make_method(method, **for_method), **for_step})
+    step = Deblur(method=make_method(method, **for_method), **for_step)
     result = step.run(
         as_image(image), psf, engine=get_engine(), run=run, optics=optics, background=background
     )
@@ -188,7 +188,7 @@ def estimate_depth(
         psf_map = estimate_psf_map(image, optics=optics, run=run.part(0, 9, 10))
     if isinstance(psf_map, list):
         raise InvalidInputError("image_or_psf_map", "must be one plane (y, x)", f"{len(psf_map)} planes")
-    step = declare(EstimateDepth, params)
+    step = EstimateDepth(**params)
     return step.run(psf_map, calibration=calibration, image=image, run=run.part(9, 10, 10))
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.core.image import Image, as_image
-from napari_deblur.core.params import declare
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import make_method
@@ -103,8 +102,8 @@ class Recipe:
         calibration = values.get("calibration")
         return cls(
             tuple(make_step(step) for step in steps),
-            declare(PsfChoice, dict(psf or {})),
-            declare(Optics, dict(optics)) if optics else None,
+            PsfChoice(**(psf or {})),
+            Optics(**optics) if optics else None,
             _checked_calibration(calibration),
             folder or Path(),
             channels_of(values.get("channels") or ()),
@@ -132,7 +131,7 @@ class Recipe:
             step = make_step(record.get("step"))
             steps[_kind(type(step))] = step
             described = (record.get("input") or {}).get("optics")
-            optics = declare(Optics, described) if described else optics
+            optics = Optics(**described) if described else optics
             if isinstance(step, Deblur):
                 psf, own = psf_of_record(record.get("psf") or {}, mapped=_kind(EstimatePsfMap) in steps)
                 optics = own or optics
@@ -234,7 +233,7 @@ def make_step(values: Any) -> Step:
     cls, given = kinds[values["kind"]], dict(values)
     if cls is Deblur and "method" in given:
         given["method"] = make_method(given["method"])
-    return declare(cls, given)
+    return cls(**given)
 
 
 def _kind(cls: type[Step]) -> str:

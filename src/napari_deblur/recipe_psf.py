@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.params import Declared, Param, declare
+from napari_deblur.core.params import Declared, Param
 from napari_deblur.optics.settings import Optics
 
 
@@ -56,13 +56,13 @@ def psf_of_record(psf: Mapping[str, Any], *, mapped: bool) -> tuple[PsfChoice, O
             rule = "must be in a file to be used again: save it and name it under psf: file"
             raise InvalidInputError("psf", rule, "a kernel that was only in memory")
         sizes = {name: psf.get(name) for name in ("pixel_size_um", "z_step_um")}
-        return declare(PsfChoice, {"file": str(path), **sizes}), None
+        return PsfChoice(**{"file": str(path), **sizes}), None
     return PsfChoice(), None
 
 
 def _optics(values: Mapping[str, Any]) -> Optics:
     """Return the optics that a record describes, beside what else it says."""
-    return declare(Optics, {name: values[name] for name in Optics.model_fields if name in values})
+    return Optics(**{name: values[name] for name in Optics.model_fields if name in values})
 
 
 def channels_of(values: Any) -> tuple[Optics, ...]:

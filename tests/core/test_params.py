@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.params import Declared, Param, declare, parameters
+from napari_deblur.core.params import Declared, Param, parameters
 
 
 class Inner(Declared):
@@ -49,10 +49,10 @@ def test_parameters_are_read_from_the_declaration():
 )
 def test_a_broken_rule_is_one_clear_error(values, argument, rule):
     with pytest.raises(InvalidInputError, match=rule) as caught:
-        declare(Model, values)
+        Model(**values)
     assert caught.value.argument == argument
 
 
 def test_models_are_frozen():
     with pytest.raises(Exception, match="frozen"):
-        declare(Model, {}).count = 4
+        Model().count = 4

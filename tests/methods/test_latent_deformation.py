@@ -157,12 +157,11 @@ def test_what_the_network_does_not_know_is_said(image, engine):
 def test_a_settled_method_survives_its_own_record(image, engine):
     """Streams settle on a whole plane and make the method again from plain values in other processes."""
     from napari_deblur.blur.convolution import Convolution
-    from napari_deblur.core.params import declare
 
     blur = Convolution(torch.from_numpy(make_psf("zone-plate", [5.0])), image.shape)
     settled = LatentDeformation().settle(torch.from_numpy(image), blur, Run())
     values = {name: value for name, value in settled.model_dump().items() if name != "kind"}
-    again = declare(LatentDeformation, values)
+    again = LatentDeformation(**values)
     assert again == settled
     y = torch.from_numpy(image)
     torch.testing.assert_close(again.solve(y, blur, Run()), settled.solve(y, blur, Run()))

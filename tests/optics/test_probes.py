@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.params import declare
 from napari_deblur.optics.probes import PUBLISHED_DEFOCUS_UM, ZonePlate, render_probes, zone_plate_psf
 from napari_deblur.optics.psf import FAMILIES, PROBES, family, make_psf
 
@@ -30,7 +29,7 @@ def test_defaults_state_the_published_case():
 
 def test_focus_without_a_stop_is_the_airy_pattern():
     """First zero at 1.22 Δr."""
-    plate = declare(ZonePlate, {**OPEN.model_dump(), "pixel_size_um": 0.0004})
+    plate = ZonePlate(**{**OPEN.model_dump(), "pixel_size_um": 0.0004})
     profile = rendered(plate, 0.0, 201)[0, 100, 100:]
     zero_px = 1.2197 * plate.outermost_zone_um / plate.pixel_size_um
     minimum = 20 + int(np.argmin(profile[20:70]))
@@ -128,9 +127,9 @@ def test_impossible_plates_are_refused():
     with pytest.raises(
         InvalidInputError, match=r"central_stop_um must be smaller than the diameter 100 µm.*120"
     ):
-        declare(ZonePlate, {"diameter_um": 100, "central_stop_um": 120})
+        ZonePlate(diameter_um=100, central_stop_um=120)
     with pytest.raises(InvalidInputError, match="energy_kev"):
-        declare(ZonePlate, {"energy_kev": 0})
+        ZonePlate(energy_kev=0)
 
 
 def test_any_plate_gives_a_kernel():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.params import parameters
 from napari_deblur.optics.settings import Optics
 
 
@@ -25,7 +25,7 @@ def test_na_above_the_index_is_refused_by_name():
     with pytest.raises(
         InvalidInputError, match=r"na must not exceed the refractive index 1.33; received 1.4"
     ) as caught:
-        declare(Optics, {"na": 1.4, "wavelength_um": 0.5, "pixel_size_um": 0.1, "refractive_index": 1.33})
+        Optics(na=1.4, wavelength_um=0.5, pixel_size_um=0.1, refractive_index=1.33)
     assert caught.value.argument == "na"
 
 
@@ -34,7 +34,7 @@ def test_na_above_the_index_is_refused_by_name():
 )
 def test_values_out_of_bounds_are_refused_by_name(name, value):
     with pytest.raises(InvalidInputError) as caught:
-        declare(Optics, {"na": 0.8, "wavelength_um": 0.5, "pixel_size_um": 0.1, name: value})
+        Optics(**{"na": 0.8, "wavelength_um": 0.5, "pixel_size_um": 0.1, name: value})
     assert caught.value.argument == name
 
 

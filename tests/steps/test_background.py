@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from napari_deblur.core.errors import CancelledError, InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.params import parameters
 from napari_deblur.core.run import Run
 from napari_deblur.steps.background import RemoveBackground
 from napari_deblur.steps.background_estimators import coarsest_level, wavelet_lowpass
@@ -214,7 +214,7 @@ def test_a_radius_beyond_the_image_is_refused(algorithm):
 )
 def test_bad_parameters_are_named(values):
     with pytest.raises(InvalidInputError, match=next(iter(values))):
-        declare(RemoveBackground, values)
+        RemoveBackground(**values)
 
 
 def test_every_parameter_can_be_shown_in_a_form():

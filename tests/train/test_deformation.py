@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from napari_deblur.core.errors import CancelledError, UnknownNameError, WeightsError
-from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.nets.deformable import REFERENCES
 from napari_deblur.nets.weights import WEIGHTS_VARIABLE, load_network
@@ -40,7 +39,7 @@ def _tiny(monkeypatch):
 
 
 def recipe(id=ZONE_PLATE, **changes):
-    return declare(DeformationRecipe, {**RECIPES[id].model_dump(), **SHORT, **changes})
+    return DeformationRecipe(**{**RECIPES[id].model_dump(), **SHORT, **changes})
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ from napari_deblur.cli.session import (
 )
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare
 from napari_deblur.steps.calibration import DepthCalibration
 from napari_deblur.steps.depth import EstimateDepth
 from napari_deblur.steps.psf_map import EstimatePsfMap
@@ -75,7 +74,7 @@ def depth(values: Values) -> int | None:
 
     from napari_deblur.io.write import check_image_path, write_depth
 
-    step = declare(EstimateDepth, given(values, EstimateDepth))
+    step = EstimateDepth(**given(values, EstimateDepth))
     outputs = check_outputs(values, "output", "confidence", "surface", image=values["image"])
     overwrite = bool(values.get("overwrite"))
     for name in ("output", "confidence"):
@@ -132,7 +131,7 @@ def _map(
     if calibration is not None:
         settings.setdefault("model", calibration.model)
     optics = optics_from(values, image)
-    found = declare(EstimatePsfMap, settings).run(image, engine=engine_for(values), run=run, optics=optics)
+    found = EstimatePsfMap(**settings).run(image, engine=engine_for(values), run=run, optics=optics)
     assert not isinstance(found, list)
     return found, image, optics
 

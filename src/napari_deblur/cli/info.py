@@ -14,7 +14,7 @@ from typing import Any
 from napari_deblur.cli.options import Option, Values, from_declaration, given
 from napari_deblur.cli.session import DEVICE, JSON, OVERWRITE, engine_for, report, session, table
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError, UnknownNameError
-from napari_deblur.core.params import Declared, declare, parameters
+from napari_deblur.core.params import Declared, parameters
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import registry
 
@@ -249,7 +249,7 @@ def train(values: Values) -> int | None:
     base = _trainable()[values["id"]]
     named = given(values, Recipe) | given(values, RestorationRecipe) | given(values, DeformationRecipe)
     changes = {name: value for name, value in named.items() if name != "id"}
-    chosen = declare(type(base), {**base.model_dump(), **changes})
+    chosen = type(base)(**{**base.model_dump(), **changes})
     data = values.get("data")
     if data is not None and not Path(data).is_dir():
         raise InvalidInputError("data", "must be a folder that exists", repr(data))

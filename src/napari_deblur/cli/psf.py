@@ -9,7 +9,7 @@ from napari_deblur.cli.options import Option, Values
 from napari_deblur.cli.session import number, optics_from, shown
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.params import parameters
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.psf_map import EstimatePsfMap
 
@@ -116,7 +116,7 @@ def _per_channel(values: Values, image: Image, optics: Optics | None) -> PsfSour
     waves = [suggest_optics(image, channel).get("wavelength_um") for channel in range(count)]
     if None in waves or len(set(waves)) == 1:
         return optics
-    return [declare(Optics, {**optics.model_dump(), "wavelength_um": wave}) for wave in waves]
+    return [Optics(**{**optics.model_dump(), "wavelength_um": wave}) for wave in waves]
 
 
 def _check_model(model: str) -> None:

@@ -19,7 +19,6 @@ from napari_deblur.cli.session import (
     with_sizes,
 )
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.core.params import declare
 from napari_deblur.optics.basis_learning import LearnBasis
 from napari_deblur.optics.bead_fields import BeadBasis
 from napari_deblur.optics.simulated_fields import SimulatedFields
@@ -44,7 +43,7 @@ def beads(values: Values) -> int | None:
     """Learn a basis from bead stacks."""
     from napari_deblur.io.read import read_image
 
-    settings = declare(BeadBasis, given(values, BeadBasis))
+    settings = BeadBasis(**given(values, BeadBasis))
     outputs = _outputs(values)
     paths = values["stacks"]
     if not paths:
@@ -70,8 +69,8 @@ def simulated_options() -> list[Option]:
 
 def simulated(values: Values) -> int | None:
     """Simulate a microscope and learn its basis."""
-    fields = declare(SimulatedFields, given(values, SimulatedFields))
-    learning = declare(LearnBasis, given(values, LearnBasis))
+    fields = SimulatedFields(**given(values, SimulatedFields))
+    learning = LearnBasis(**given(values, LearnBasis))
     outputs = _outputs(values)
     with session("psf-basis") as run:
         basis = fields.basis(learning, run)

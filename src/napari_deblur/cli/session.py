@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_deblur.cli.options import Option, Values, from_declaration
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Progress, Run
 from napari_deblur.optics.settings import VOLUME_FIELDS, Optics
@@ -173,7 +172,7 @@ def optics_from(values: Values, image: Image, *, volumes: bool = False) -> Optic
         name = next(iter(deep))
         rule = f"must be left out where planes are restored one by one (for 3D give {shown('z_step_um')})"
         raise InvalidInputError(name, rule, repr(deep[name]))
-    return declare(Optics, described)
+    return Optics(**described)
 
 
 def check_outputs(values: Values, *names: str, image: str | None = None) -> dict[str, Path]:

@@ -31,7 +31,6 @@ from napari_deblur.cli.session import (
 )
 from napari_deblur.core.errors import CancelledError, InvalidInputError
 from napari_deblur.core.image import Image, as_image
-from napari_deblur.core.params import declare
 from napari_deblur.core.record import Record
 from napari_deblur.methods.base import Method, make_method, method_id, registry
 from napari_deblur.steps.background import RemoveBackground
@@ -60,7 +59,7 @@ def background(values: Values) -> int | None:
     """Take the background off an image."""
     from napari_deblur.io.write import check_image_path, write_image
 
-    step = declare(RemoveBackground, given(values, RemoveBackground))
+    step = RemoveBackground(**given(values, RemoveBackground))
     outputs = check_outputs(values, "output", "background_output", image=values["image"])
     overwrite = bool(values.get("overwrite"))
     for name, path in outputs.items():
@@ -96,7 +95,7 @@ def psf_map(values: Values) -> int | None:
         if wrong := next((name for name in settings if name in values), None):
             rule = f"must be left out with {shown('psf_basis')}"
             raise InvalidInputError(wrong, rule, repr(values[wrong]))
-    step = declare(EstimatePsfMap, given(values, EstimatePsfMap))
+    step = EstimatePsfMap(**given(values, EstimatePsfMap))
     outputs = check_outputs(values, "output", "table", image=values["image"])
     check_suffix("output", outputs["output"], ".npz")
     if "table" in outputs:
@@ -177,7 +176,7 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     chosen = make_method(method_id(method), **given(values, method))
     own = _own(method)
     settings = {name: value for name, value in values.items() if name in own}
-    step = declare(Deblur, {**settings, "method": chosen})
+    step = Deblur(**{**settings, "method": chosen})
     outputs = check_outputs(values, "output", "residual", "psf_output", image=values["image"])
     overwrite = bool(values.get("overwrite"))
     written = stream.written(values)

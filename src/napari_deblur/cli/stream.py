@@ -13,7 +13,6 @@ from napari_deblur.cli.options import Option, Values, from_declaration, given
 from napari_deblur.cli.session import report, report_step, session, with_sizes
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare
 from napari_deblur.io.formats import Output
 from napari_deblur.stream.plan import Streaming, must_stream
 
@@ -30,12 +29,12 @@ OPTIONS = [STREAM, *from_declaration(Streaming), *from_declaration(Output)]
 
 def streaming(values: Values) -> Streaming:
     """Return what the user said of memory and blocks."""
-    return declare(Streaming, given(values, Streaming))
+    return Streaming(**given(values, Streaming))
 
 
 def written(values: Values) -> Output:
     """Return what the user said of formats and numbers."""
-    return declare(Output, given(values, Output))
+    return Output(**given(values, Output))
 
 
 def opened(values: Values) -> LazyImage | None:

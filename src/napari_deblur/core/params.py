@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from napari_deblur.core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # pydantic gives it no public name
 
 
 def Param(  # noqa: N802 - reads as a declaration, like pydantic's Field
@@ -49,8 +54,29 @@ def Param(  # noqa: N802 - reads as a declaration, like pydantic's Field
     return Field(default, title=title, description=help, ge=ge, gt=gt, le=le, json_schema_extra=extra)
 
 
-class Declared(BaseModel):
-    """A frozen model whose fields are its parameters."""
+class _OneClearError(ModelMetaclass):
+    """Turns pydantic's report into one error, for those who make a declared model by calling its class.
+
+    Not in ``__init__``: what pydantic itself makes, nested models among them, stays in its own report.
+    """
+
+    if not TYPE_CHECKING:  # the signature of a model is that of its fields
+
+        def __call__(cls, **values: Any) -> Any:
+            try:
+                return super().__call__(**values)
+            except ValidationError as error:
+                raise _first_error(cls, error, values) from None
+
+
+class Declared(BaseModel, metaclass=_OneClearError):
+    """A frozen model whose fields are its parameters.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the first parameter that breaks its rule.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -156,23 +182,6 @@ def parameters(model: type[Declared]) -> list[ParamInfo]:
             )
         )
     return found
-
-
-D = TypeVar("D", bound=Declared)
-
-
-def declare(model: type[D], values: dict[str, Any]) -> D:
-    """Build a declared model, turning pydantic's report into one clear error.
-
-    Raises
-    ------
-    InvalidInputError
-        Naming the first parameter that breaks its rule.
-    """
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise _first_error(model, error, values) from None
 
 
 def _first_error(model: type[Declared], error: ValidationError, values: dict[str, Any]) -> InvalidInputError:

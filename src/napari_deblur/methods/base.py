@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from napari_deblur.core.errors import InvalidInputError, UnknownNameError
-from napari_deblur.core.params import Declared, declare, parameters
+from napari_deblur.core.params import Declared, parameters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,7 +171,7 @@ def make_method(method: str | Method | dict[str, Any], **parameters: Any) -> Met
     """
     if isinstance(method, Method):
         if parameters:
-            return declare(type(method), {**dict(method), **parameters})
+            return type(method)(**{**dict(method), **parameters})
         return method
     if isinstance(method, dict):
         parameters = {key: value for key, value in method.items() if key != "kind"} | parameters
@@ -180,4 +180,4 @@ def make_method(method: str | Method | dict[str, Any], **parameters: Any) -> Met
         raise InvalidInputError("method", "must be a method's id or a Method", repr(method))
     if method not in registry():
         raise UnknownNameError("method", method, list(registry()))
-    return declare(registry()[method], parameters)
+    return registry()[method](**parameters)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.optics.psf_basis import MODEL as OF_A_BASIS
 from napari_deblur.optics.psf_basis import PsfBasis
@@ -299,7 +298,7 @@ def _blind(
 
     planes = image.with_data(image.unclipped).planes()
     single = Image(planes[plane], "yx", image.pixel_size_um, name=image.name)
-    estimate = declare(EstimatePsfMap, given).estimate(single, engine=engine, run=run, optics=optics)
+    estimate = EstimatePsfMap(**given).estimate(single, engine=engine, run=run, optics=optics)
     alone = len(image.planes()) == 1
     return PlanePsf(estimate, alone, describe_map(estimate), dict(estimate.record.get("weights", {})))
 

@@ -113,7 +113,6 @@ def scan(work: Work, item: int, run: Run) -> dict[str, Any]:
 
 def estimate(work: Work, item: int, run: Run) -> dict[str, Any]:
     """Estimate the PSF of one plane from its pixels."""
-    from napari_deblur.core.params import declare
     from napari_deblur.optics.settings import Optics
     from napari_deblur.steps.psf_source import resolve
 
@@ -128,7 +127,7 @@ def estimate(work: Work, item: int, run: Run) -> dict[str, Any]:
             method=work.step.method,
             engine=work.engine,
             run=run,
-            optics=declare(Optics, optics) if optics else None,
+            optics=Optics(**optics) if optics else None,
         )
     save_psf(work.folder, item, psf)
     return {"notes": list(run.notes)}

@@ -78,10 +78,9 @@ class Work:
     @cached_property
     def step(self) -> Deblur:
         """The step, as declared."""
-        from napari_deblur.core.params import declare
         from napari_deblur.steps.deblur import Deblur
 
-        return declare(Deblur, dict(self.job["step"]))
+        return Deblur(**self.job["step"])
 
     @property
     def blind(self) -> str | PsfBasis:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from napari_deblur.core.errors import UnknownNameError
-from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.nets.deformable import DeformableNet, default_config
 from napari_deblur.nets.deformers import Deformer
@@ -271,6 +270,6 @@ def train_deformation(
     if id not in RECIPES:
         raise UnknownNameError("recipe", id, list(RECIPES))
     given = {name: value for name, value in changes.items() if value is not None}
-    chosen = declare(DeformationRecipe, {**RECIPES[id].model_dump(), **given})
+    chosen = DeformationRecipe(**{**RECIPES[id].model_dump(), **given})
     run.step(0, 1, "preparing scenes and held-out crops")
     return start(DeformationTraining, chosen, out_dir, data_dir, resume=resume, run=run, device=device)

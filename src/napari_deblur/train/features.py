@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_deblur.core.params import declare
 from napari_deblur.core.record import versions
 from napari_deblur.core.run import Run
 from napari_deblur.nets.features import FeatureExtractor
@@ -171,7 +170,7 @@ def train_features(
     InvalidInputError, CancelledError
     """
     run = run or Run()
-    chosen = declare(FeatureRecipe, changes)
+    chosen = FeatureRecipe(**changes)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     data = Path(data_dir) if data_dir is not None else None
     run.step(0, 1, "preparing scenes")

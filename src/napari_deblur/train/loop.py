@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from napari_deblur.core.errors import CancelledError
-from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.train.recipes import Recipe, recipe
 from napari_deblur.train.training import Training
@@ -121,7 +120,7 @@ def train(
     given = {"minutes": minutes, "steps": steps, **changes}
     base = recipe(recipe_id)
     wanted = {name: value for name, value in given.items() if value is not None}
-    chosen = declare(Recipe, {**base.model_dump(), **wanted})
+    chosen = Recipe(**{**base.model_dump(), **wanted})
     run.step(0, 1, "preparing scenes and held-out patches")
     begin = partial(Training, start_from=start_from)
     return start(begin, chosen, out_dir, data_dir, resume=resume, run=run, device=device)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_deblur.core.params import declare
 from napari_deblur.core.run import Run
 from napari_deblur.nets.proximal import COMPACT, FULL
 from napari_deblur.nets.unrolled import UnrolledDouglasRachford, default_config
@@ -198,6 +197,6 @@ def train_restoration(
     InvalidInputError, WeightsError, CancelledError
     """
     run = run or Run()
-    chosen = declare(RestorationRecipe, {name: value for name, value in changes.items() if value is not None})
+    chosen = RestorationRecipe(**{name: value for name, value in changes.items() if value is not None})
     run.step(0, 1, "preparing scenes and held-out crops")
     return start(RestorationTraining, chosen, out_dir, data_dir, resume=resume, run=run, device=device)

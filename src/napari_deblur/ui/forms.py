@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
 
-from napari_deblur.core.params import Declared, declare, parameters
+from napari_deblur.core.params import Declared, parameters
 from napari_deblur.ui.fields import MISSING, Field
 from napari_deblur.ui.qt import Signal, WheelGuard, caption, collapsible
 
@@ -77,7 +77,7 @@ class Form(QWidget, Generic[D]):
         """
         values = {name: field.value() for name, field in self.fields.items()}
         given = {name: value for name, value in values.items() if value is not MISSING}
-        return declare(self.model, given | more)
+        return self.model(**(given | more))
 
     def set(self, model: D) -> None:
         """Show a model's values."""

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
 from napari_deblur.core.errors import NapariDeblurError
-from napari_deblur.core.params import declare, parameters
+from napari_deblur.core.params import parameters
 from napari_deblur.core.run import Run
 from napari_deblur.engine.tiling import ALIGN_PX
 from napari_deblur.methods.latent_deformation import LatentDeformation
@@ -247,7 +247,7 @@ class LiveDock(StepDock):
         return work, done
 
     def _whole(self, source: LayerImage) -> tuple[Callable[[Run], Any], Callable[[Any], None]]:
-        method = declare(LatentDeformation, {"network": self.network, **self.sliders.values()})
+        method = LatentDeformation(network=self.network, **self.sliders.values())
         step, wanted = Deblur(method=method), wanted_device()
         layer = self.picker.layer()
         look = look_of(layer) if layer is not None else {}
