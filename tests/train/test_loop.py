@@ -64,8 +64,11 @@ def test_a_resumed_training_equals_one_that_ran_through(tmp_path):
 
     run = Run()
     run.on_progress = lambda p: run.cancel() if p.message.startswith("step 2") else None
-    with pytest.raises(CancelledError):
+    with pytest.raises(CancelledError) as cancelled:
         train("gaussian-2", tmp_path / "resumed", steps=4, run=run, **QUICK)
+    kept = tmp_path / "resumed" / "gaussian-2.checkpoint.pt"
+    assert kept.is_file()
+    assert str(kept) in cancelled.value.hint
     (resumed,) = train("gaussian-2", tmp_path / "resumed", steps=4, **QUICK)
     assert resumed.read_bytes() == through.read_bytes()
 

@@ -179,9 +179,10 @@ def run_loop(training: Trainable, run: Run, *, resume: bool) -> list[Path]:
                 # To read a number makes the CPU wait for the GPU.
                 shown = " ".join(f"{name} {float(term):.3f}" for name, term in smooth.items())
             run.step(min(int(1e4 * training.fraction), 10_000), 10_000, f"step {state.step}: {shown}")
-    except CancelledError:
+    except CancelledError as error:
         if training.workers.leads:
             state.save(training.checkpoint)
+        error.hint = f"{training.checkpoint} was written, and the same command goes on from it"
         raise
     finally:
         if training.renewal:
