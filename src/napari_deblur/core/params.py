@@ -62,7 +62,7 @@ class _OneClearError(ModelMetaclass):
 
     if not TYPE_CHECKING:  # the signature of a model is that of its fields
 
-        def __call__(cls, **values: Any) -> Any:
+        def __call__(cls, **values: Any) -> Any:  # noqa: N805 - the instances are classes
             try:
                 return super().__call__(**values)
             except ValidationError as error:
