@@ -5,75 +5,20 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from napari_deblur.batch.outcome import BatchSettings, FileOutcome, failed
 from napari_deblur.batch.store import Store, make_folder, stem
+from napari_deblur.batch.whole import engine_of, one_file
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 from napari_deblur.core.run import Run
-from napari_deblur.io.formats import BLOCKWISE, FORMATS, Output
-from napari_deblur.io.numbers import Dtype, check_dtype
+from napari_deblur.io.formats import BLOCKWISE
 from napari_deblur.recipe import Recipe
 from napari_deblur.steps.deblur import Deblur
 from napari_deblur.stream.executors import Executor, Here
-from napari_deblur.stream.plan import Streaming, StreamPlan, budget_bytes, must_stream, needed_bytes
-
-if TYPE_CHECKING:
-    from napari_deblur.core.record import Record
-    from napari_deblur.engine.engine import Engine
-    from napari_deblur.recipe_run import RecipeResult
-
-
-@dataclass(frozen=True)
-class FileOutcome:
-    """What became of one input.
-
-    Attributes
-    ----------
-    path : Path
-    state : {"done", "skipped", "failed"}
-    reason : str
-        Why it failed or was skipped.
-    outputs : tuple of Path
-    """
-
-    path: Path
-    state: Literal["done", "skipped", "failed"]
-    reason: str = ""
-    outputs: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class BatchSettings:
-    """How a batch is run.
-
-    Attributes
-    ----------
-    overwrite : bool
-        Whether to do again what is done.
-    stream : bool
-        Whether to work block by block even where an image fits into memory.
-    streaming : Streaming
-        Memory and blocks.
-    output : Output
-        Format and numbers of images; OME-TIFF if not given.
-    """
-
-    overwrite: bool = False
-    stream: bool = False
-    streaming: Streaming = field(default_factory=Streaming)
-    output: Output = field(default_factory=Output)
-
-    @property
-    def suffix(self) -> str:
-        """What the names of images end in."""
-        kind = self.output.format or "ome-tiff"
-        if kind not in FORMATS:
-            raise InvalidInputError("format", f"must be one of {', '.join(FORMATS)}", repr(kind))
-        ome = ".ome" if kind.startswith("ome-") else ""
-        return ome + FORMATS[kind][0]
+from napari_deblur.stream.plan import StreamPlan, budget_bytes, must_stream, needed_bytes
 
 
 def run_files(
@@ -259,79 +204,6 @@ class _Batch:
         kinds = ", ".join(str(type(step).model_fields["kind"].default) for step in steps)
         rule = "must hold nothing but deblur for an image that is larger than memory"
         raise InvalidInputError("steps", rule, f"{kinds} for {path.name}")
-
-
-def failed(path: Path, error: BaseException) -> FileOutcome:
-    """Return the outcome of a file that failed."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    hint = getattr(error, "hint", "")
-    return FileOutcome(path, "failed", f"{reason} ({hint})" if hint else reason)
-
-
-@lru_cache(maxsize=2)
-def engine_of(budget_bytes: int | None) -> Engine:
-    """Return the process's engine, or one that keeps within a share of the memory."""
-    from napari_deblur.engine.engine import Engine, get_engine
-
-    return get_engine() if budget_bytes is None else Engine(get_engine().device, budget_bytes)
-
-
-def one_file(
-    recipe: Recipe,
-    path: Path,
-    store: Store,
-    settings: BatchSettings,
-    limit_bytes: int | None = None,
-    run: Run | None = None,
-) -> FileOutcome:
-    """Run a recipe on one file and put its results into place."""
-    from napari_deblur.io.read import read_image
-
-    run = run or Run()
-    run.step(0, 1, path.name)
-    try:
-        image = read_image(path)
-        check_dtype(settings.output.dtype, image.source, settings.output.format or "ome-tiff")
-        result = recipe.run(image, engine=engine_of(limit_bytes), run=run)
-        if result.partial:
-            raise CancelledError(f"cancelled during {path.name}")
-        record = {"input": str(path), "recipe": recipe.to_dict(), "records": result.records}
-        writers = {f"{stem(path)}{end}": writer for end, writer in _writers(result, settings).items()}
-        outputs = store.commit(path, writers, record, overwrite=settings.overwrite)
-    except CancelledError:
-        raise
-    except (NapariDeblurError, OSError, MemoryError) as error:
-        return failed(path, error)
-    return FileOutcome(path, "done", outputs=tuple(outputs))
-
-
-def _writers(result: RecipeResult, settings: BatchSettings) -> dict[str, Callable[[Path], Any]]:
-    """Return what writes each part of a result, by the end of its name."""
-    from napari_deblur.io.mesh import write_mesh
-    from napari_deblur.io.write import write_depth, write_image
-
-    found: dict[str, Callable[[Path], Any]] = {}
-
-    def image(suffix: str, part: Any, of: Record, dtype: Dtype = "float32") -> None:
-        found[f"_{suffix}{settings.suffix}"] = lambda path: write_image(
-            part, path, of, format=settings.output.format, dtype=dtype
-        )
-
-    if (split := result.background) is not None:
-        image("foreground", split.image, split.record)
-        image("background", split.background, split.record)
-    maps = result.psf_map if isinstance(result.psf_map, list) else [result.psf_map] if result.psf_map else []
-    for number, one in enumerate(maps):
-        index = f"_{number:04d}" if len(maps) > 1 else ""
-        found[f"_psf-map{index}.npz"] = one.save
-    if (sharp := result.deblur) is not None:
-        image("deblurred", sharp.image, sharp.record, settings.output.dtype)
-    if (depth := result.depth) is not None:
-        found["_depth.ome.tif"] = lambda path: write_depth(depth, path)
-        found["_depth-confidence.ome.tif"] = lambda path: write_depth(depth, path, confidence=True)
-        if depth.calibrated and depth.pixel_size_um is not None:
-            found["_surface.ply"] = lambda path: write_mesh(depth.surface(), path)
-    return found
 
 
 def _check_names(paths: Iterable[Path]) -> None:

@@ -13,7 +13,7 @@ import cyclopts
 from cyclopts import App
 
 from napari_deblur import __version__
-from napari_deblur.cli import batch, depth, info, psf_basis, runs, steps
+from napari_deblur.cli import batch, depth, info, psf_basis, runs, steps, train
 from napari_deblur.cli.options import Option, Values, command
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 
@@ -61,7 +61,7 @@ def build() -> App:
     add(app, "methods", info.methods, "List the deblurring methods.", info.LISTING)
     add(app, "models", info.models, "List the trained networks and verify them.", info.LISTING)
     add(app, "doctor", info.doctor, "Tell what is installed and which hardware is used.", info.LISTING)
-    add(app, "train", info.train, "Train a network by its recipe.", info.train_options())
+    add(app, "train", train.train, "Train a network by its recipe.", train.train_options())
     return app
 
 

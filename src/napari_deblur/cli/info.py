@@ -1,4 +1,4 @@
-"""The commands that tell and show: methods, models, doctor, demo, train."""
+"""The commands that tell and show: methods, models, doctor, demo."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from napari_deblur.cli.options import Option, Values, from_declaration, given
+from napari_deblur.cli.options import Option, Values
 from napari_deblur.cli.session import DEVICE, JSON, OVERWRITE, engine_for, report, session, table
-from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError, UnknownNameError
-from napari_deblur.core.params import Declared, parameters
-from napari_deblur.core.run import Run
+from napari_deblur.core.errors import InvalidInputError, NapariDeblurError
+from napari_deblur.core.params import parameters
 from napari_deblur.methods.base import registry
 
 _EXTRAS = {
@@ -202,103 +201,6 @@ def demo(values: Values) -> int | None:
     ]
     report(values, found, [*lines, f"results: {folder.resolve()}"], list(run.notes))
     return None
-
-
-def _trainable() -> dict[str, Declared]:
-    """Return every recipe by its id."""
-    from napari_deblur.train import deformation_recipe
-    from napari_deblur.train.feature_recipe import FEATURES, FeatureRecipe
-    from napari_deblur.train.recipes import RECIPES
-    from napari_deblur.train.restoration_recipe import RESTORATION, RestorationRecipe
-
-    others = {FEATURES: FeatureRecipe(), RESTORATION: RestorationRecipe()}
-    return {**RECIPES, **others, **deformation_recipe.RECIPES}
-
-
-def train_options() -> list[Option]:
-    """Return the options of the command ``train``."""
-    from napari_deblur.train.deformation_recipe import DeformationRecipe
-    from napari_deblur.train.recipes import Recipe
-    from napari_deblur.train.restoration_recipe import RestorationRecipe
-
-    known = {*Recipe.model_fields, *RestorationRecipe.model_fields}
-    where = "Folder for weights, card and checkpoint; training goes on from what lies there."
-    return [
-        Option("id", f"What to train: {', '.join(_trainable())}.", "MODEL", "position"),
-        Option("output", where, "DIR", short="-o", required=True),
-        Option("data", "Folder with training images; without it only rendered scenes are used.", "DIR"),
-        Option("start_from", "Id of a network to start from.", "MODEL"),
-        Option("restart", "Start anew even if there is a checkpoint.", kind="flag"),
-        *from_declaration(Recipe, skip=["id"]),
-        *from_declaration(RestorationRecipe, skip=Recipe.model_fields),
-        *from_declaration(DeformationRecipe, skip=known),
-        DEVICE,
-    ]
-
-
-def train(values: Values) -> int | None:
-    """Train a network by its recipe."""
-    from napari_deblur.batch import make_folder
-    from napari_deblur.train.deformation_recipe import MODELS, DeformationRecipe
-    from napari_deblur.train.feature_recipe import FEATURES
-    from napari_deblur.train.recipes import Recipe
-    from napari_deblur.train.restoration_recipe import RESTORATION, RestorationRecipe
-
-    if values["id"] not in _trainable():
-        raise UnknownNameError("MODEL", values["id"], list(_trainable()))
-    base = _trainable()[values["id"]]
-    named = given(values, Recipe) | given(values, RestorationRecipe) | given(values, DeformationRecipe)
-    changes = {name: value for name, value in named.items() if name != "id"}
-    chosen = type(base)(**{**base.model_dump(), **changes})
-    data = values.get("data")
-    if data is not None and not Path(data).is_dir():
-        raise InvalidInputError("data", "must be a folder that exists", repr(data))
-    if values["id"] in (FEATURES, RESTORATION, *MODELS) and "start_from" in values:
-        raise InvalidInputError("start_from", f"must be left out for {values['id']}", values["start_from"])
-    folder = make_folder(values["output"])
-    device = engine_for(values).device
-    kept = {name: getattr(chosen, name) for name in changes}
-    with session("train") as run:
-        if values["id"] == FEATURES:
-            from napari_deblur.train.features import train_features
-
-            weights = [train_features(folder, data_dir=data, run=run, device=device, **kept)]
-        elif values["id"] == RESTORATION:
-            from napari_deblur.train.restoration import train_restoration
-
-            again = not values.get("restart")
-            weights = train_restoration(folder, data_dir=data, resume=again, run=run, device=device, **kept)
-        elif values["id"] in MODELS:
-            from napari_deblur.train.deformation import train_deformation
-
-            again, id = not values.get("restart"), values["id"]
-            more: dict[str, Any] = {"run": run, "device": device, **kept}
-            weights = train_deformation(id, folder, data_dir=data, resume=again, **more)
-        else:
-            weights = _train_identification(values, folder, run, device, kept)
-    print(f"weights: {', '.join(str(path) for path in weights)}")
-    return None
-
-
-def _train_identification(
-    values: Values, folder: Path, run: Run, device: str, changes: dict[str, Any]
-) -> list[Path]:
-    from napari_deblur.train.loop import train as run_training
-
-    try:
-        return run_training(
-            values["id"],
-            folder,
-            data_dir=values.get("data"),
-            resume=not values.get("restart"),
-            run=run,
-            device=device,
-            start_from=values.get("start_from"),
-            **changes,
-        )
-    except CancelledError:
-        print(f"stopped; the checkpoint in {folder} goes on from here")
-        raise
 
 
 LISTING = [JSON]

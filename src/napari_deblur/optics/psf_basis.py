@@ -11,9 +11,7 @@ operator of the space then keeps the flux, whatever its coefficients.
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_deblur.core.atomic import atomic_path
 from napari_deblur.core.errors import InvalidInputError
-from napari_deblur.optics.basis_checks import BASIS_ARRAYS, BASIS_KIND, check_basis
+from napari_deblur.optics.basis_checks import BASIS_ARRAYS, check_basis
 from napari_deblur.optics.interpolation import linear_interpolation_matrix
 
 if TYPE_CHECKING:
     from napari_deblur.optics.basis_map import BasisMap
 
 MODEL = "product-convolution"
-_FORMAT = 1
 _TOLERATED_SIZE_ERROR = 0.02
 
 
@@ -274,11 +270,9 @@ class PsfBasis:
         OutputError
             If the file exists and ``overwrite`` is false, or cannot be written.
         """
-        meta = {"kind": BASIS_KIND, "format": _FORMAT, **self.about()}
-        arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8), **self.arrays()}
-        with atomic_path(path, overwrite, "path") as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        return Path(path).expanduser()
+        from napari_deblur.optics.basis_file import save_basis
+
+        return save_basis(self.about(), self.arrays(), path, overwrite=overwrite)
 
     def about(self) -> dict[str, Any]:
         """Return everything but the arrays (JSON types)."""
@@ -320,16 +314,6 @@ class PsfBasis:
         InvalidInputError
             If the file is missing, damaged, or no such basis.
         """
-        source = Path(path).expanduser()
-        if not source.is_file():
-            raise InvalidInputError("psf_basis", "must be an existing file", str(source))
-        try:
-            with source.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                meta = json.loads(archive["meta"].tobytes().decode())
-                if meta.get("kind") != BASIS_KIND or meta.get("format") != _FORMAT:
-                    raise InvalidInputError("psf_basis", "must be a saved PSF basis", str(source))
-                return cls.from_parts(archive, meta)
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError, TypeError) as error:
-            if isinstance(error, InvalidInputError):
-                raise
-            raise InvalidInputError("psf_basis", "must be a saved PSF basis", str(source)) from error
+        from napari_deblur.optics.basis_file import load_basis
+
+        return load_basis(path, cls.from_parts)
