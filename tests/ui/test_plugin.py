@@ -17,7 +17,7 @@ from napari_deblur.ui.layers import METADATA_KEY
 from napari_deblur.ui.writers import write_image_layer
 
 MANIFEST = Path(napari_deblur.__file__).parent / "napari.yaml"
-DOCKS = ["Background", "PSF map", "Deblur", "Depth", "Live defocus"]
+DOCKS = ["Background", "PSF map", "Deblur", "Compare", "Depth", "Live defocus"]
 
 
 @pytest.fixture

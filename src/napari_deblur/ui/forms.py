@@ -146,7 +146,8 @@ def heading(title: str, reset: Any) -> QHBoxLayout:
     return row
 
 
-def _badges(method: Any) -> str:
+def badges(method: Any) -> str:
+    """Return what a method's name is followed by: that it is learned, that it needs no PSF."""
     words = [word for word in ("learned", "blind") if getattr(method, word, False)]
     return f" · {', '.join(words)}" if words else ""
 
@@ -173,7 +174,7 @@ class MethodPicker(QWidget):
         self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self._guard.guard(self.combo)
         for key, method in self._methods.items():
-            self.combo.addItem(f"{getattr(method, 'title', key)}{_badges(method)}", key)
+            self.combo.addItem(f"{getattr(method, 'title', key)}{badges(method)}", key)
         self._about = caption(dim=True)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)

@@ -67,6 +67,8 @@ def add_results(
     region: Region | None,
     record: Record | dict[str, Any],
     results: list[Result],
+    *,
+    remembered: bool = True,
 ) -> list[Layer]:
     """Add results next to their input, at the very same place.
 
@@ -78,11 +80,13 @@ def add_results(
         Where only a part was computed: a preview, which takes the place of the last one of its kind.
     record : Record or dict
     results : list of Result
+    remembered : bool
+        Whether a recipe of what was run on whole layers repeats it.
     """
     placement, role, end = source.placement, "result", ""
     if region is not None:
         placement, role, end = placement.at(region.offset_px), "preview", " · preview"
-    else:
+    elif remembered:
         history(viewer).add(record)
     added = []
     for result in results:

@@ -1,0 +1,83 @@
+"""Some layers next to each other in a grid, alike in contrast, and the window as it was afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Layer
+
+_LINKED = ("contrast_limits", "colormap", "gamma")
+_GRID = ("enabled", "stride", "shape", "spacing")
+_CAMERA = ("center", "zoom", "angles")
+_SPACING = 0.02
+# Cells are narrow, and names end in what tells them apart.
+_NAME_POINTS = 8
+
+
+class SideBySide:
+    """Shows layers in napari's grid, which has one camera for all, and puts back what it changed.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self._shown: list[Layer] = []
+        self._before: list[tuple[Any, dict[str, Any]]] = []
+
+    @property
+    def shown(self) -> bool:
+        """Whether layers stand side by side."""
+        return bool(self._before)
+
+    def show(self, layers: Sequence[Image], added: Sequence[Layer] = ()) -> None:
+        """Show these layers alone, each in a cell with its name, all with the last one's look.
+
+        Parameters
+        ----------
+        layers : sequence of Image
+            Cells are filled row by row, in the order of the viewer's list.
+        added : sequence of Layer
+            Those of them that were added for the comparison, and are hidden after it.
+        """
+        self.restore()
+        grid, camera = self.viewer.canvas.grid, self.viewer.scene.camera
+        self._before = [(grid, _values(grid, _GRID)), (camera, _values(camera, _CAMERA))]
+        for layer in self.viewer.layers:
+            mine, new = _among(layer, layers), _among(layer, added)
+            visible = {"visible": layer.visible and not new}
+            self._before.append((layer, visible | (_values(layer, _LINKED) if mine and not new else {})))
+            self._before.append((layer.name_overlay, _values(layer.name_overlay, ("visible", "font_size"))))
+            layer.visible = layer.name_overlay.visible = mine
+            layer.name_overlay.font_size = _NAME_POINTS
+        for layer in layers[:-1]:
+            for name, value in _values(layers[-1], _LINKED).items():
+                setattr(layer, name, value)
+        self._shown = list(layers)
+        if len(layers) > 1:
+            self.viewer.layers.link_layers(layers, _LINKED)
+        grid.stride, grid.shape, grid.spacing, grid.enabled = 1, (-1, -1), _SPACING, True
+        self.viewer.fit_to_view(layers=[layers[-1]])
+
+    def restore(self) -> None:
+        """Show what was shown before, as far as it is still there; what was added is hidden, not removed."""
+        linked = [layer for layer in self._shown if _among(layer, self.viewer.layers)]
+        if len(linked) > 1:
+            self.viewer.layers.unlink_layers(linked, _LINKED)
+        for thing, values in reversed(self._before):
+            for name, value in values.items():
+                setattr(thing, name, value)
+        self._shown, self._before = [], []
+
+
+def _values(thing: Any, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names}
+
+
+def _among(layer: Layer, others: Iterable[Layer]) -> bool:
+    return any(layer is other for other in others)
