@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,6 +14,12 @@ _PACKAGES = ("napari-deblur", "numpy", "torch", "scikit-image", "PyWavelets")
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
+    # Once: reading the packages' metadata takes as long as a few iterations on a small image.
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
