@@ -7,7 +7,7 @@ import napari_deblur as nd
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.samples import tilted_cells
 
-MODELS = {"gaussian-2", "zernike-3"}
+MODELS = {"gaussian-1", "gaussian-2", "zernike-1", "zernike-2", "zernike-3"}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_models_come_with_cards():
             assert key in model.card
 
 
-@pytest.mark.parametrize("model", ["gaussian-1", "gaussian-2", "zernike-1", "zernike-2", "zernike-3"])
+@pytest.mark.parametrize("model", sorted(MODELS))
 def test_make_psf_gives_an_odd_normalised_kernel(model):
     n = {"1": 1, "2": 2, "3": 3}[model[-1]]
     psf = nd.make_psf(model, [0.5] * n, size_px=31)
@@ -91,6 +91,15 @@ def test_depth_from_image_is_relative_without_calibration(sample):
     assert not result.calibrated
     assert result.depth_um.shape == result.confidence.shape == sample.image.data.shape
     with pytest.raises(InvalidInputError):
+        nd.estimate_depth(np.stack([sample.image.data] * 2))
+
+
+def test_depth_of_a_stack_is_refused_before_anything_is_estimated(sample, monkeypatch):
+    def never(*args, **more):
+        raise AssertionError("estimated")
+
+    monkeypatch.setattr("napari_deblur.api.estimate_psf_map", never)
+    with pytest.raises(InvalidInputError, match=r"image_or_psf_map must be one plane .*shape \(2, "):
         nd.estimate_depth(np.stack([sample.image.data] * 2))
 
 

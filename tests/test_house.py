@@ -28,7 +28,7 @@ MAY_USE |= {
     "report": {"core"},
     "demo": {*LAYERS, "quality", "io", "samples", "report", "recipe"},
     "recipe": {*LAYERS, "quality", "io", "recipe_run", "recipe_psf"},
-    "recipe_psf": {"core", "optics"},
+    "recipe_psf": {"core", "optics", "methods"},
     "recipe_run": {*LAYERS, "quality", "io", "recipe"},
     "stream": {*LAYERS, "io"},
     "batch": {*LAYERS, "quality", "io", "recipe", "recipe_run", "stream"},

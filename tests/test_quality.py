@@ -69,3 +69,9 @@ def test_bad_input_is_named(call, argument):
     with pytest.raises(InvalidInputError) as caught:
         call()
     assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize("span", [np.nan, np.inf, 0, -1])
+def test_a_range_without_meaning_is_refused(span):
+    with pytest.raises(InvalidInputError, match="data_range must be positive"):
+        quality.psnr_db(np.ones((32, 32)), np.eye(32), span)

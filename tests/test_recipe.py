@@ -67,6 +67,18 @@ def test_a_recipe_survives_its_file(tmp_path):
     before.save(path, overwrite=True)
 
 
+def test_a_recipe_saved_elsewhere_names_the_same_files(tmp_path, kernel_file):
+    (tmp_path / "there").mkdir()
+    values = {"version": 1, "steps": [DEBLUR], "psf": {"file": kernel_file.name}, "calibration": "c.json"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    before = Recipe.load(tmp_path / "r.yaml")
+    beside = Recipe.load(before.save(tmp_path / "q.yaml"))
+    assert (beside.psf.file, beside.calibration) == ("psf.npy", "c.json")
+    after = Recipe.load(before.save(tmp_path / "there" / "r.yaml"))
+    assert after.files == before.files == {"psf.file": kernel_file, "calibration": tmp_path / "c.json"}
+    assert after.calibration == str(tmp_path / "c.json")
+
+
 BAD = {
     "not a mapping": ([], "recipe must be a mapping"),
     "no steps": ({"version": 1}, "recipe must be a mapping with 'version' and 'steps'"),

@@ -73,7 +73,7 @@ def estimate_psf_map(
     Parameters
     ----------
     image : array_like or Image, shape (…, y, x)
-    model : {"zernike-3", "gaussian-2", "product-convolution"}
+    model : {"zernike-3", "zernike-2", "zernike-1", "gaussian-2", "gaussian-1", "product-convolution"}
         The last one finds the blur in a PSF basis.
     stride_px : int
         Distance between neighbouring patches in pixels.
@@ -168,6 +168,7 @@ def estimate_depth(
     calibration : DepthCalibration, optional
         Without it the depth is relative, without unit.
     optics : Optics, optional
+        Of the map; with ``axis_deg`` they also give µm by theory where there is no calibration.
     run : Run, optional
     **params
         Fields of `napari_deblur.steps.depth.EstimateDepth`.
@@ -185,11 +186,15 @@ def estimate_depth(
         psf_map: PsfMap | list[PsfMap] = image_or_psf_map
     else:
         image = as_image(image_or_psf_map)
-        psf_map = estimate_psf_map(image, optics=optics, run=run.part(0, 9, 10))
+        if image.data.ndim > 2:
+            shape = f"shape {image.data.shape}"
+            raise InvalidInputError("image_or_psf_map", "must be one plane (y, x)", shape)
+        model = getattr(calibration, "model", "zernike-3")
+        psf_map = estimate_psf_map(image, model, optics=optics, run=run.part(0, 9, 10))
     if isinstance(psf_map, list):
         raise InvalidInputError("image_or_psf_map", "must be one plane (y, x)", f"{len(psf_map)} planes")
     step = EstimateDepth(**params)
-    return step.run(psf_map, calibration=calibration, image=image, run=run.part(9, 10, 10))
+    return step.run(psf_map, calibration=calibration, optics=optics, image=image, run=run.part(9, 10, 10))
 
 
 def models() -> list[ModelInfo]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import make_method, registry
@@ -16,7 +16,7 @@ from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.settings import Optics
 from napari_deblur.quality import frc_resolution_px
 from napari_deblur.steps.deblur import Deblur, DeblurResult
-from napari_deblur.steps.psf_rules import restored_ndim
+from napari_deblur.steps.psf_rules import BlindPsf, restored_ndim
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
@@ -111,6 +111,7 @@ def compare(
     engine: Engine,
     run: Run,
     optics: Optics | None = None,
+    on_refusal: Callable[[str, NapariDeblurError], None] | None = None,
 ) -> Iterator[Compared]:
     """Deblur an image with one method after the other.
 
@@ -127,23 +128,39 @@ def compare(
         Each method's result carries its own notes and facts.
     optics : Optics, optional
         Help for a blind estimate.
+    on_refusal : callable, optional
+        Told the label and the error of a method that cannot do it; the others go on.
 
     Yields
     ------
     Compared
         In the order of the steps. After a cancel the last one's result is partial, and no other follows.
+
+    Raises
+    ------
+    CancelledError, NapariDeblurError
+        What a step raises; of errors, where nobody is to be told of them, or no method could do it.
     """
-    before, found = _resolution_px(image), None
+    before, found, refused = _resolution_px(image), None, 0
     for index, (id_, step) in enumerate(steps.items()):
         part = run.part(index, index + 1, len(steps))
         part.notes, part.facts = [], {}
         own = step.method.blind
         given = psf if found is None or own else found.psf
-        result = step.run(image, given, engine=engine, run=part, optics=optics)
+        try:
+            result = step.run(image, given, engine=engine, run=part, optics=optics)
+        except CancelledError:
+            raise
+        except NapariDeblurError as error:
+            refused += 1
+            if on_refusal is None or refused == len(steps):
+                raise
+            on_refusal(step.method.label, error)
+            continue
         if found is not None and not own:
             # It is the same estimate: a recipe made of this result has to find it in its own images.
             result = replace(result, record=replace(result.record, psf=found.record.psf))
-        elif not own and (psf is None or isinstance(psf, str | PsfBasis)):
+        elif not own and (psf is None or isinstance(psf, str | BlindPsf | PsfBasis)):
             found = result
         yield Compared(id_, step.method.label, result, before, _resolution_px(result.image))
         if result.partial:

@@ -152,7 +152,7 @@ def _pair(estimate: Any, reference: Any) -> tuple[FloatArray, FloatArray]:
 
 def _range(reference: FloatArray, data_range: float | None) -> float:
     span = float(np.ptp(reference)) if data_range is None else float(data_range)
-    if span <= 0:
+    if not 0 < span < np.inf:
         raise InvalidInputError("data_range", "must be positive (a constant reference has none)", span)
     return span
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,13 @@ from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
 from napari_deblur.methods.base import make_method
 from napari_deblur.optics.settings import Optics
-from napari_deblur.recipe_psf import PsfChoice, channels_of, psf_of_record
+from napari_deblur.recipe_psf import (
+    PsfChoice,
+    channels_of,
+    check_background,
+    estimate_of_record,
+    psf_of_record,
+)
 from napari_deblur.steps.background import RemoveBackground
 from napari_deblur.steps.base import Step
 from napari_deblur.steps.deblur import Deblur
@@ -68,6 +74,8 @@ class Recipe:
             raise InvalidInputError("channels", "must be left out where psf names a source", chosen[0])
         if self.psf.basis is None and self.psf.basis_field is not None:
             raise InvalidInputError("psf", "must name the basis whose field it tells", self.psf.basis_field)
+        if self.psf.blind is None and self.psf.one_psf:
+            raise InvalidInputError("psf", "must name the model that reads one PSF: blind", "one_psf alone")
         if self.psf.file is None and (self.psf.pixel_size_um or self.psf.z_step_um):
             raise InvalidInputError("psf", "must name the file whose voxel size it tells", "a size alone")
         depth, estimate = _kind(EstimateDepth), _kind(EstimatePsfMap)
@@ -121,21 +129,25 @@ class Recipe:
         Raises
         ------
         InvalidInputError
-            If a record names no step, or a PSF that was only ever in memory.
+            If a record names no step, or a PSF that was only ever in memory, or a background was taken off
+            that no step before estimated.
         """
         plain = [record.to_dict() if isinstance(record, Record) else dict(record) for record in records]
         steps: dict[str, Step] = {}
         psf, optics, calibration = PsfChoice(), None, None
         channels: tuple[Optics, ...] = ()
         for record in plain:
-            step = make_step(record.get("step"))
+            step, given = make_step(record.get("step")), record.get("psf") or {}
+            if isinstance(step, Deblur) and (estimate := estimate_of_record(given)) is not None:
+                steps[_kind(EstimatePsfMap)] = make_step(estimate)  # of several maps, the one that was used
             steps[_kind(type(step))] = step
             described = (record.get("input") or {}).get("optics")
             optics = Optics(**described) if described else optics
             if isinstance(step, Deblur):
-                psf, own = psf_of_record(record.get("psf") or {}, mapped=_kind(EstimatePsfMap) in steps)
+                check_background(record, taken=_kind(RemoveBackground) in steps)
+                mapped = _kind(EstimatePsfMap) in steps
+                psf, own, channels = psf_of_record(given, step.method, mapped=mapped)
                 optics = own or optics
-                channels = channels_of((record.get("psf") or {}).get("channels") or ()) if own else ()
             if isinstance(step, EstimateDepth):
                 calibration = _checked_calibration((record.get("facts") or {}).get("calibration"))
         return cls(tuple(steps.values()), psf, optics, calibration, channels=channels)
@@ -162,7 +174,7 @@ class Recipe:
         return cls.from_dict(values, source.resolve().parent)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the recipe as YAML.
+        """Write the recipe as YAML; paths in it become absolute if it is written to another folder.
 
         Raises
         ------
@@ -173,8 +185,10 @@ class Recipe:
 
         from napari_deblur.core.atomic import atomic_path
 
+        stays = self.folder.resolve() == Path(path).expanduser().resolve().parent
+        values = (self if stays else self.anchored()).to_dict()
         with atomic_path(path, overwrite, "recipe") as temporary:
-            text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
             temporary.write_text(text, encoding="utf-8")
         return Path(path).expanduser()
 
@@ -211,6 +225,20 @@ class Recipe:
         from napari_deblur.recipe_run import RecipeRun
 
         return RecipeRun(self, as_image(image), engine, run or Run()).all()
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files that the recipe names, by the place where it names them."""
+        named = {f"psf.{name}": getattr(self.psf, name) for name in ("file", "map", "basis")}
+        named["calibration"] = self.calibration if isinstance(self.calibration, str) else None
+        return {place: self.path(name) for place, name in named.items() if name is not None}
+
+    def anchored(self) -> Recipe:
+        """Return the recipe with absolute paths, with which it means the same from every folder."""
+        found = {place: str(path.resolve()) for place, path in self.files.items()}
+        psf = {name.removeprefix("psf."): path for name, path in found.items() if name.startswith("psf.")}
+        calibration = found.get("calibration", self.calibration)
+        return replace(self, psf=self.psf.model_copy(update=psf), calibration=calibration)
 
     def path(self, name: str) -> Path:
         """Return a path that the recipe names."""

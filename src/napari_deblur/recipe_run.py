@@ -16,6 +16,7 @@ from napari_deblur.steps.background import BackgroundResult, RemoveBackground
 from napari_deblur.steps.deblur import Deblur, DeblurResult
 from napari_deblur.steps.depth import EstimateDepth
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.steps.psf_rules import BlindPsf
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
@@ -95,7 +96,7 @@ class RecipeRun:
         found = step.run(self.result.image, psf, engine=self.engine, run=run, optics=self.recipe.optics)
         record = found.record.to_dict()
         if path is not None:
-            record["psf"] = {**record["psf"], "path": str(path)}
+            record["psf"] = {**record["psf"], "path": str(path.resolve())}
         self._keep(record, image=found.image, deblur=found, partial=found.partial)
 
     def psf(self) -> tuple[PsfSource, Path | None]:
@@ -118,7 +119,9 @@ class RecipeRun:
             image = self.result.image
             return basis.of_field(chosen.basis_field, image.shape_yx, image.pixel_size_um), path
         if chosen.blind is not None:
-            return chosen.blind, None
+            return BlindPsf(chosen.blind, bool(chosen.one_psf)), None
+        if chosen.default:
+            return None, None
         if self.result.psf_map is not None:
             return self.result.psf_map, None
         if self.recipe.channels:

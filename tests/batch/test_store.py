@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from napari_deblur.batch import BatchSettings, run_files
-from napari_deblur.batch.store import Store, state_of
-from napari_deblur.core.errors import InvalidInputError, OutputError
+from napari_deblur.batch.hashed import state_of
+from napari_deblur.batch.store import Store
+from napari_deblur.core.errors import CancelledError, InvalidInputError, OutputError
 from napari_deblur.core.image import Image
+from napari_deblur.core.run import Run
+from napari_deblur.engine.engine import get_engine
 from napari_deblur.io.formats import Output
 from napari_deblur.io.read import read_image, read_record
 from napari_deblur.io.write import write_image
@@ -81,6 +84,146 @@ def test_another_recipe_or_input_is_not_taken_for_done(tmp_path, files, make):
     assert "has changed since its results were made" in outcomes[0].reason
     (out / "f1_record.json").write_text("{}")
     assert "is not a record with its results" in run_files(make(), files[1:], out)[0].reason
+
+
+def other_psf(tmp_path):
+    np.save(tmp_path / "psf.npy", np.eye(5))
+
+
+def test_other_numbers_formats_and_psfs_are_not_taken_for_done(tmp_path, files, make):
+    out, one = tmp_path / "out", files[:1]
+
+    def again(recipe=None, **output):
+        return run_files(recipe or make(), one, out, settings=BatchSettings(output=Output(**output)))[0]
+
+    assert again().state == "done"
+    assert again(format="ome-tiff").state == "skipped"
+    assert (
+        again(dtype="uint16").reason
+        == "its results were made with the dtype float32 (allow it with overwrite)"
+    )
+    assert "made with the format ome-tiff" in again(format="ome-zarr-0.4").reason
+    (tmp_path / "psf.npy").rename(tmp_path / "moved.npy")
+    assert f"made with another content of {tmp_path / 'psf.npy'}" in again().reason
+    other_psf(tmp_path)
+    assert f"made with another content of {tmp_path / 'psf.npy'}" in again().reason
+    assert again(make(psf={"file": str(tmp_path / "moved.npy")})).state == "skipped"
+
+
+def test_psfs_that_are_folders_count_with_all_their_files(tmp_path, files, make):
+    pytest.importorskip("zarr")
+    y, x = np.mgrid[-3:4, -3:4]
+    write_image(Image(np.exp(-(x**2 + y**2) / 3).astype(np.float32)), tmp_path / "psf.zarr")
+    recipe = make(psf={"file": str(tmp_path / "psf.zarr")})
+    assert states(run_files(recipe, files[:1], tmp_path / "out")) == ["done"]
+    assert states(run_files(recipe, files[:1], tmp_path / "out")) == ["skipped"]
+    write_image(Image(np.eye(7, dtype=np.float32)), tmp_path / "psf.zarr", overwrite=True)
+    assert "made with another content" in run_files(recipe, files[:1], tmp_path / "out")[0].reason
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_records_of_earlier_versions_count_as_before(tmp_path, files, make, stream):
+    settings, path = BatchSettings(stream=stream), tmp_path / "out" / "f0_record.json"
+    recipe = Recipe.from_dict({**make().to_dict(), "psf": {"file": "psf.npy"}}, tmp_path)
+    run_files(recipe, files[:1], tmp_path / "out", settings=settings)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert list(record["files"]) == [str(tmp_path / "psf.npy")]
+    assert record["output"] == {"format": "ome-tiff", "dtype": "float32"}
+    del record["files"], record["output"]
+    record["recipe"]["psf"]["file"] = "psf.npy"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    outcome = run_files(recipe, files[:1], tmp_path / "out", settings=settings)[0]
+    assert outcome.state == "skipped"
+    assert "which an earlier version wrote" in outcome.reason
+    other = make({**DEBLUR, "camera_offset": 3.0})
+    assert "made with another recipe" in run_files(other, files[:1], tmp_path / "out")[0].reason
+
+
+def begun(out, name="f0"):
+    return sorted(str(path) for path in (out / f".{name}.streaming").rglob("*"))
+
+
+def test_what_was_begun_with_other_settings_is_not_discarded_unasked(tmp_path, files, make):
+    pytest.importorskip("zarr")
+    out, one = tmp_path / "out", files[:1]
+    chosen = {"stream": True, "streaming": Streaming(block_px=32)}
+    run = Run()
+    run.on_progress = lambda progress: run.cancel() if progress.message.startswith("block 2 of") else None
+    with pytest.raises(CancelledError) as caught:
+        run_files(make(), one, out, settings=BatchSettings(**chosen), run=run)
+    assert caught.value.hint == (
+        "1 finished blocks are kept in f0_deblurred.ome.tif.part: the same command goes on there"
+    )
+    before = begun(out)
+    for recipe, more in (
+        (make({**DEBLUR, "camera_offset": 3.0}), chosen),
+        (make(), {**chosen, "output": Output(format="ome-zarr-0.4")}),
+        (make(), {**chosen, "streaming": Streaming(block_px=48)}),
+    ):
+        outcome = run_files(recipe, one, out, settings=BatchSettings(**more))[0]
+        assert outcome.state == "failed"
+        assert "output must not discard what was begun with other settings (allow it with" in outcome.reason
+        assert begun(out) == before
+    other_psf(tmp_path)
+    assert "another content of" in run_files(make(), one, out, settings=BatchSettings(**chosen))[0].reason
+    outcome = run_files(make(), one, out, settings=BatchSettings(**chosen, overwrite=True))[0]
+    assert outcome.state == "done", outcome.reason
+    expected = make().run(read_image(files[0]), engine=get_engine()).image.data
+    assert np.abs(read_image(outcome.outputs[0]).data - expected).max() < 1e-4 * np.ptp(expected)
+
+
+def test_a_finished_result_whose_psf_was_replaced_is_not_put_into_place(tmp_path, files, make, monkeypatch):
+    pytest.importorskip("zarr")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_args, **_more):
+        raise Killed
+
+    out, one, settings = tmp_path / "out", files[:1], BatchSettings(stream=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", killed)
+        with pytest.raises(Killed):
+            run_files(make(), one, out, settings=settings)
+    before = (tmp_path / "psf.npy").read_bytes()
+    other_psf(tmp_path)
+    assert "another content of" in run_files(make(), one, out, settings=settings)[0].reason
+    (tmp_path / "psf.npy").write_bytes(before)
+    told = []
+    outcomes = run_files(make(), one, out, settings=settings, on_plan=lambda *plan: told.append(plan))
+    assert (states(outcomes), told) == (["done"], [])
+
+
+def test_who_cancels_is_told_how_many_files_are_done(tmp_path, files, make):
+    run = Run()
+    run.on_progress = lambda progress: run.cancel() if progress.message == files[1].name else None
+    with pytest.raises(CancelledError) as caught:
+        run_files(make(), files, tmp_path / "out", run=run)
+    assert caught.value.hint == f"1 of 2 files are done in {tmp_path / 'out'}: the same command goes on"
+    run = Run(on_progress=lambda progress: run.cancel())
+    with pytest.raises(CancelledError) as caught:
+        run_files(make(), files, tmp_path / "none", run=run)
+    assert caught.value.hint == ""
+
+
+def test_records_beside_results_are_put_into_place_with_them(tmp_path, files, make):
+    out, settings = tmp_path / "out", BatchSettings(output=Output(format="npy"))
+    beside = out / "f0_deblurred.npy.json"
+    out.mkdir()
+    beside.write_text("mine")
+    outcome = run_files(make(), files[:1], out, settings=settings)[0]
+    assert "output must not exist yet" in outcome.reason
+    assert {entry.name: entry.read_text() for entry in out.iterdir()} == {beside.name: "mine"}
+    beside.unlink()
+    outcome = run_files(make(), files[:1], out, settings=settings)[0]
+    assert beside in outcome.outputs
+    assert read_record(out / "f0_deblurred.npy")["step"]["kind"] == "deblur"
+    assert states(run_files(make(), files[:1], out, settings=settings)) == ["skipped"]
+    beside.write_text("{}")
+    assert "f0_deblurred.npy.json is not what its record says" in run_files(
+        make(), files[:1], out, settings=settings
+    )[0].reason  # fmt: skip
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])

@@ -145,6 +145,40 @@ MISTAKES = {
         ["depth", "IN", "-o", "a.tif", "--calibration", "c"],
         "--calibration must be a file that",
     ),
+    "sizes of no PSF": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--psf-pixel-size-um", "0.1"],
+        "--psf-pixel-size-um must be left out without --psf; received '0.1'",
+    ),
+    "planes of no PSF": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--blind", "zernike-3", "--psf-z-step-um", "0.1"],
+        "--psf-z-step-um must be left out without --psf; received '0.1'",
+    ),
+    "half a voxel": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--psf", "PSF", "--psf-z-step-um", "0.1"],
+        r"--psf-z-step-um must come with --psf-pixel-size-um for a \.npy, .*; received '0.1'",
+    ),
+    "a field of no basis": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--psf", "PSF", "--basis-field", "1"],
+        "--basis-field must be left out without --psf-basis; received '1'",
+    ),
+    "a kernel as a map": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--psf", "PSF", "--psf-output", "p.npz"],
+        "--psf-output must end in .*; received 'p.npz'",
+    ),
+    "a map as a kernel": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--blind", "gaussian-2", "--psf-output", "p.tif"],
+        r"--psf-output must end in \.npz; received 'p.tif'",
+    ),
+    "missing background": (
+        ["deblur", "wiener", "IN", "-o", "a.tif", "--psf", "PSF", "--background", "b.tif", "--plan"],
+        "--background must be a file that exists",
+    ),
+    "missing result": (["recipe", "gone.tif", "-o", "r.yaml"], "RESULT must be a file that exists"),
+    "missing maps": (
+        ["calibrate", "gone.npz", "-o", "c.json", "--tilt-deg", "10", "--azimuth-deg", "0"],
+        "MAP must be a file that exists",
+    ),
+    "no stacks": (["psf-basis", "beads", "-o", "b.npz"], "IN must name at least one bead stack"),
     "missing recipe": (["run", "r.yaml", "IN", "-o", "out"], "RECIPE must be a file that exists"),
     "no recipe": (["run", "PSF", "IN", "-o", "out"], "RECIPE must be a recipe"),
     "unknown training": (

@@ -95,6 +95,24 @@ def test_compare(cli, tmp_path, image_file, psf_file):
     assert "METHOD must be one of" in err
 
 
+def test_a_cancelled_comparison_says_what_is_written(cli, tmp_path, image_file, psf_file, monkeypatch):
+    from napari_deblur.core.run import Run
+
+    step = Run.step
+
+    def cancelling(self, done, total, message, partial=None):
+        if "iteration 3" in message:
+            self.cancel()
+        step(self, done, total, message, partial)
+
+    monkeypatch.setattr(Run, "step", cancelling)
+    out, methods = tmp_path / "compared", "wiener,richardson-lucy"
+    code, _, err = cli("compare", image_file, "-o", out, "--methods", methods, "--psf", psf_file)
+    assert code == 130
+    assert err == f"napari-deblur: cancelled; 1 of 2 methods are written in {out}\n"
+    assert [path.name for path in out.iterdir()] == ["cells_wiener.ome.tif"]
+
+
 OPTICS = ["--na", "0.8", "--refractive-index", "1.33"]
 VOXELS = ["--pixel-size-um", "0.2", "--z-step-um", "0.6"]
 

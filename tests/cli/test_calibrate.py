@@ -29,7 +29,7 @@ def test_calibrate_with_one_sample_or_several(cli, map_files, tmp_path, count):
 
 @pytest.mark.parametrize(
     ("maps", "message"),
-    [([], "psf-maps must name at least one PSF map"), (["none.npz"], "psf-maps must be a file that exists")],
+    [([], "MAP must name at least one PSF map"), (["none.npz"], "MAP must be a file that exists")],
 )
 def test_maps_that_are_not_there_are_named(cli, tmp_path, maps, message):
     given = ["calibrate", *maps, "-o", tmp_path / "depth.json", "--tilt-deg", 10, "--azimuth-deg", 90]

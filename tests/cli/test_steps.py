@@ -48,6 +48,11 @@ def test_deblur_takes_a_background_off(cli, tmp_path, image_file, psf_file):
         )
     )["record"]
     assert record["facts"]["pedestal"] > 0
+    assert record["input"]["background"] == str(back)
+    made = cli("recipe", tmp_path / "a.ome.tif", "-o", tmp_path / "r.yaml")
+    assert made[0] == 2
+    assert "must be estimated by a step before, to be taken off other images too" in made[2]
+    assert cli("recipe", front, tmp_path / "a.ome.tif", "-o", tmp_path / "r.yaml")[0] == 0
     rest = read_image(image_file).data - read_image(back).data
     # What is left of the image once the background is off, is object and residual.
     unexplained = read_image(tmp_path / "r.npy").data

@@ -53,6 +53,35 @@ def test_only_the_plan(cli, tmp_path, image_file, psf_file):
     assert not list(tmp_path.glob("a.zarr*"))
 
 
+def test_a_plan_with_other_blocks_leaves_what_was_begun(cli, tmp_path, image_file, psf_file, monkeypatch):
+    from napari_deblur.core.errors import CancelledError
+    from napari_deblur.stream import stages
+
+    def cancelled(work, item, run, original=stages.deblur):
+        if item == 2:
+            raise CancelledError("cancelled")
+        return original(work, item, run)
+
+    out = tmp_path / "a.zarr"
+    given = ["deblur", "richardson-lucy", image_file, "--psf", psf_file, *QUICK, "-o", out, "--stream"]
+    with monkeypatch.context() as patch:
+        patch.setitem(stages.STAGES, "deblur", cancelled)
+        code, _, err = cli(*given, "--block-px", 64)
+    assert (code, "2 finished blocks are kept in a.zarr.part" in err) == (130, True)
+    code, text, err = cli(*given, "--block-px", 128, "--plan")
+    assert (code, err) == (0, "")
+    assert text.startswith("plan: 4 blocks of 128 × 128 pixels")
+    assert "note: a.zarr.part was begun with another block_px and holds 2 finished blocks: " in text
+    code, _, err = cli(*given, "--block-px", 128)
+    assert code == 2
+    assert "output must not discard what was begun with other settings (allow it with --overwrite)" in err
+    code, text, err = cli(*given, "--block-px", 64, "--plan")
+    assert "9 blocks of 64 × 64 pixels with a halo of 44 × 44, 2 of them done before" in text
+    code, _, err = cli(*given, "--block-px", 128, "--overwrite")
+    assert (code, err) == (0, "")
+    assert read_record(out)["facts"]["blocks"] == 4
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
@@ -93,6 +122,16 @@ def test_run_streams_and_goes_on(cli, tmp_path, image_file, recipe_file):
     code, text, _ = cli(*arguments, "--format", "ome-zarr-0.4")
     assert code == 0
     assert "its results verified" in text
+
+
+@pytest.mark.parametrize("how", [[], ["--stream", "--block-px", 64]])
+def test_a_record_is_run_again_from_where_it_lies(cli, tmp_path, image_file, recipe_file, how):
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert cli("run", recipe_file, image_file, "-o", out, *how)[0] == 0
+    code, text, err = cli("run", out / "cells_record.json", image_file, "-o", again, *how)
+    assert (code, err) == (0, ""), text
+    name = "cells_deblurred.ome.tif"
+    assert np.array_equal(read_image(again / name).data, read_image(out / name).data)
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,22 @@ def test_a_background_of_another_shape_is_refused():
         image.without(np.ones((24, 20)))
     with pytest.raises(InvalidInputError, match="below must have"):
         Image(np.ones((20, 24), np.float32), below=np.zeros((2, 2), np.float32))
+
+
+def test_one_pixel_size_counts_for_both_axes():
+    assert Image(np.ones((20, 20), np.float32), pixel_size_um=0.1).pixel_size_um == (0.1, 0.1)
+
+
+@pytest.mark.parametrize("size", [(0.1,), (0.1, 0.1, 0.1), "fine", (0.1, None), 0, (0.1, np.nan)])
+def test_other_pixel_sizes_are_refused(size):
+    with pytest.raises(InvalidInputError, match="pixel_size_um must be"):
+        Image(np.ones((20, 20), np.float32), pixel_size_um=size)
+
+
+def test_an_axis_is_named_once():
+    with pytest.raises(InvalidInputError, match="axes must have a letter of its own"):
+        Image(np.ones((2, 3, 20, 20), np.float32), axes="zzyx")
+
+
+def test_lists_become_arrays():
+    assert Image([[1, 2], [3, 4]]).data.dtype == np.float32

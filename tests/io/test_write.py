@@ -117,6 +117,18 @@ def test_fractions_are_not_rounded_away(tmp_path):
         write_image(make(), tmp_path / "a.png", dtype="uint16")
 
 
+def test_a_record_that_lies_beside_is_not_replaced_unasked(tmp_path):
+    image = Image(np.ones((8, 8), np.float32))
+    (tmp_path / "a.npy.json").write_text("mine", encoding="utf-8")
+    for record in (RECORD, None):  # without one, that which lies there would tell of this image
+        with pytest.raises(OutputError, match=r"output must not exist yet .*a\.npy\.json"):
+            write_image(image, tmp_path / "a.npy", record)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.npy.json"]
+    assert (tmp_path / "a.npy.json").read_text(encoding="utf-8") == "mine"
+    write_image(image, tmp_path / "a.npy", RECORD, overwrite=True)
+    assert read_record(tmp_path / "a.npy") == RECORD.to_dict()
+
+
 def test_npy_keeps_its_record_beside_it(tmp_path):
     image = make()
     path = write_image(image, tmp_path / "a.npy", RECORD)

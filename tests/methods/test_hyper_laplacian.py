@@ -104,5 +104,6 @@ def test_more_weight_fits_the_data_closer(blur, noisy):
 def test_the_measured_weight_is_recorded(blur, noisy):
     run = Run()
     settled = HyperLaplacian().settle(noisy, blur, run)
-    assert settled.data_weight == run.facts["data_weight"] == measure_data_weight(noisy)
+    assert settled.peak == float(noisy.max())
+    assert settled.data_weight == run.facts["data_weight"] == measure_data_weight(noisy / settled.peak)
     assert HyperLaplacian(data_weight=5).settle(noisy, blur, Run()).data_weight == 5

@@ -53,7 +53,7 @@ def _edit_card(folder, **changes):
 def test_shipped_networks_are_listed_with_honest_cards(monkeypatch):
     monkeypatch.delenv(WEIGHTS_VARIABLE, raising=False)
     models = {model.id: model for model in list_models() if model.parameter_names}
-    assert {"gaussian-2", "zernike-3"} <= set(models)
+    assert {"gaussian-1", "gaussian-2", "zernike-1", "zernike-2", "zernike-3"} <= set(models)
     for model in models.values():
         chosen = FAMILIES[model.id]
         assert model.parameter_names == chosen.parameter_names

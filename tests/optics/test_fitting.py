@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_deblur.optics.fitting import fit_family
+from napari_deblur.optics.fitting import distance_to, fit_family
 from napari_deblur.optics.psf import make_psf
 
 
@@ -57,3 +57,9 @@ def test_oblong_and_large_kernels_are_taken():
     kernel = make_psf("zernike-1", [0.2], 161)
     assert fit_family("zernike-1", kernel).parameters[0] == pytest.approx(0.2, abs=0.01)
     assert fit_family("zernike-1", kernel[40:-40, 30:-30]).parameters[0] == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_kernel_without_shape_is_as_far_as_can_be():
+    flat = np.full((15, 15), 1 / 225, np.float32)
+    assert distance_to("zone-plate", [5.0], flat) == 1
+    assert fit_family("zone-plate", flat).distance == 1

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.run import Run
 from napari_deblur.optics.measured import centroid_px, fourier_shift, prepare_psf
+from napari_deblur.optics.psf import make_psf
 
 
 def gaussian(shape, centre, sigma=1.5):
@@ -126,3 +127,13 @@ def test_any_shape_and_dtype_ends_in_the_convention(shape, dtype, seed):
 def test_extreme_scales_neither_overflow_nor_vanish(scale):
     ready = prepare_psf(np.ones((5, 5), np.float32) * np.float32(scale))
     np.testing.assert_allclose(ready, 1 / 25, rtol=1e-5)
+
+
+def test_a_kernel_off_its_centre_is_noted_and_left():
+    kernel = np.roll(make_psf("gaussian-1", [1.5], 21), 5, axis=0)
+    run = Run()
+    np.testing.assert_allclose(prepare_psf(kernel, run=run), kernel, atol=1e-6)
+    assert any("+5.0, +0.0 pixels (y, x) off its centre" in note for note in run.notes)
+    run = Run()
+    prepare_psf(np.roll(kernel, -5, axis=0), run=run)
+    assert not run.notes

@@ -108,3 +108,24 @@ def test_inconsistent_maps_are_refused_by_name(change, argument):
     with pytest.raises(InvalidInputError) as caught:
         PsfMap.from_parameters(given.pop("model"), given.pop("parameters"), **given)
     assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize(("values", "name"), [([0.0, 1.0], "sigma_y_px"), ([1.0, -2.0], "sigma_x_px")])
+def test_parameters_without_a_meaning_are_refused(values, name):
+    grid = np.broadcast_to(np.asarray(values, np.float32), (2, 2, 2)).copy()
+    centers = np.stack(np.meshgrid([16.0, 48.0], [16.0, 48.0], indexing="ij"), axis=-1)
+    with pytest.raises(InvalidInputError, match=f"{name} must be"):
+        PsfMap.from_parameters("gaussian-2", grid, centers_px=centers, image_shape=(64, 64))
+
+
+@pytest.mark.parametrize("confidence", [np.nan, -0.1, 1.5])
+def test_confidence_lies_between_0_and_1(confidence):
+    centers = np.stack(np.meshgrid([16.0, 48.0], [16.0, 48.0], indexing="ij"), axis=-1)
+    with pytest.raises(InvalidInputError, match="confidence must be from 0 to 1"):
+        PsfMap.from_parameters(
+            "gaussian-2",
+            np.ones((2, 2, 2)),
+            centers_px=centers,
+            image_shape=(64, 64),
+            confidence=np.full((2, 2), confidence),
+        )

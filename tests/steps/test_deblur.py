@@ -223,3 +223,71 @@ def test_the_api_takes_a_background():
     assert isinstance(result.image, np.ndarray)
     with pytest.raises(InvalidInputError, match="background must have the image's shape"):
         nd.deblur(image, "richardson-lucy", KERNEL, background=np.ones((3, 3)))
+
+
+def test_planes_that_are_all_constant_are_refused(engine):
+    flat = Image(np.stack([np.zeros_like(IMAGE), np.ones_like(IMAGE)]), "tyx")
+    with pytest.raises(InvalidInputError, match="must have a plane that is not constant"):
+        Deblur(method="wiener").run(flat, KERNEL, engine=engine)
+
+
+def cells(*planes):
+    from napari_deblur.samples import tilted_cells
+
+    one = tilted_cells(192).image.data
+    return Image(np.stack([one * factor for factor in planes]).astype(np.float32), "tyx")
+
+
+def test_a_cancel_before_the_first_plane_with_content_raises(engine):
+    run = Run()
+    run.on_progress = lambda progress: run.cancel()
+    with pytest.raises(CancelledError):
+        Deblur(method="wiener").run(cells(0, 1), "gaussian-2", engine=engine, run=run)
+
+
+def test_constant_planes_take_a_neighbours_map_so_that_there_is_one_for_each(engine):
+    result = Deblur(method="wiener").run(cells(1, 0, 2), "gaussian-2", engine=engine)
+    assert len(result.psf) == 3
+    np.testing.assert_array_equal(result.psf[1].parameters, result.psf[0].parameters)
+    assert not result.psf[1].valid.any()
+    again = Deblur(method="wiener").run(cells(1, 0, 2), result.psf, engine=engine)
+    np.testing.assert_allclose(again.image.data, result.image.data, rtol=1e-4, atol=1e-2)
+
+
+def test_a_plane_that_tells_no_psf_takes_that_of_the_one_before(engine):
+    movie = cells(1, 1)
+    noise = np.random.default_rng(0).normal(100, 1, movie.data[1].shape).astype(np.float32)
+    movie.data[1] = noise
+    result = Deblur(method="wiener").run(movie, "gaussian-2", engine=engine)
+    assert any("Plane 1 took the PSF of the one before" in note for note in result.record.notes)
+    noise_alone = Image(np.stack([noise, noise]), "tyx")
+    with pytest.raises(InvalidInputError, match="must hold texture"):
+        Deblur(method="wiener").run(noise_alone, "gaussian-2", engine=engine)
+
+
+@pytest.mark.parametrize("method", ["hyper-laplacian", "richardson-lucy", "wiener"])
+def test_a_dim_plane_is_restored_as_it_is_alone(method, engine):
+    both = np.stack([IMAGE, 200 * IMAGE])
+    alone = Deblur(method=method).run(Image(IMAGE), KERNEL, engine=engine).image.data
+    beside = Deblur(method=method).run(Image(both, "cyx"), KERNEL, engine=engine).image.data[0]
+    np.testing.assert_allclose(beside, alone, rtol=2e-4, atol=2e-4)
+
+
+def test_what_looks_at_the_whole_image_goes_to_the_cpu_where_memory_runs_out(engine):
+    seen = []
+
+    def compute(device):
+        seen.append(device)
+        if device != "cpu":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return 7
+
+    class Card(Engine):
+        device = "meta"
+
+    run = Run()
+    assert Card("cpu").or_on_cpu(compute, run) == 7
+    assert seen == ["meta", "cpu"]
+    assert "Memory ran out" in run.notes[0]
+    with pytest.raises(RuntimeError, match="something else"):
+        Card("cpu").or_on_cpu(lambda _: (_ for _ in ()).throw(RuntimeError("something else")), run)

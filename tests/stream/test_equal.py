@@ -146,6 +146,57 @@ def test_a_blind_estimate_per_plane(stream, file_of, points):
     assert found.record.psf["model"] == "gaussian-2"
 
 
+@pytest.mark.parametrize("constant", [0, 1])
+def test_constant_planes_are_left_out_of_a_blind_estimate(stream, file_of, points, constant):
+    pixels = points((3, 144, 150))
+    pixels[constant] = 77
+    path = file_of(pixels, "tyx")
+    step = Deblur(method={"kind": "richardson-lucy", "n_iterations": 2})
+    found = stream(path, psf="gaussian-2", step=step, block_px=80)
+    expected = in_memory(step, path, "gaussian-2")
+    assert difference(found.outputs["output"], expected) < 1e-4
+    assert (read_image(found.outputs["output"]).data[constant] == 77).all()
+    assert f"Plane {constant} is constant and was left as it is." in found.record.notes
+    assert found.record.psf == expected.record.psf
+
+
+@pytest.mark.parametrize("constant", [0, 1])
+def test_nothing_is_settled_on_constant_planes(stream, file_of, points, monkeypatch, constant):
+    """Each of the others keeps its own: which is whose must not move by the one that is left out."""
+    from napari_deblur.stream import stages
+
+    pixels = points((3, 96, 100))
+    pixels[2] = points((96, 100), seed=5) // 3 + 40
+    pixels[constant] = 77
+    step = Deblur(
+        method={"kind": "richardson-lucy", "n_iterations": 30, "stop": "no-progress", "tolerance": 0.05}
+    )
+    settled, used = [], {}
+
+    def settle(work, item, run, original=stages.settle):
+        settled.append(item)
+        found = original(work, item, run)
+        found["method"]["n_iterations"] = 5 + item
+        return found
+
+    def restore(work, volume, pixels, block, run, original=stages._restore):
+        used[volume] = work.method(volume).n_iterations
+        return original(work, volume, pixels, block, run)
+
+    monkeypatch.setitem(stages.STAGES, "settle", settle)
+    monkeypatch.setattr(stages, "_restore", restore)
+    stream(file_of(pixels, "zyx"), step=step)
+    assert settled == [number for number in range(3) if number != constant]
+    assert used == {number: 5 + number for number in settled}
+
+
+def test_planes_that_are_all_constant_are_refused(stream, file_of, points):
+    pixels = points((2, 80, 96))
+    pixels[0], pixels[1] = 5, 9
+    with pytest.raises(InvalidInputError, match=r"image must not be constant, .*; received constant planes"):
+        stream(file_of(pixels, "tyx"), psf="gaussian-2")
+
+
 def test_methods_whose_tiles_differ_say_so(stream, file_of, points):
     found = stream(file_of(points((96, 100)), "yx"), step=Deblur(method="wiener"), block_px=48)
     assert any("computed in blocks, which differ slightly" in note for note in found.record.notes)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from napari_deblur.core.run import Run
 from napari_deblur.io.lazy import open_image
 from napari_deblur.io.read import read_image
 from napari_deblur.stream import stages
+from napari_deblur.stream.ahead import plan_file
 from napari_deblur.stream.executors import Here
 from napari_deblur.stream.plan import Streaming
 
@@ -126,23 +128,88 @@ def test_a_cut_off_line_of_the_journal_is_done_again(stream, tmp_path, source, c
     assert computed == [0, 1, 2, *range(2, 18)]
 
 
-def test_other_settings_begin_again(stream, source, rl, computed):
+def contents(folder):
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_other_settings_discard_nothing_unasked(stream, tmp_path, source, rl, kernel, computed):
     with pytest.raises(CancelledError):
         stream(source, run=cancel_at("block 4 of"))
+    before = contents(tmp_path / "out.zarr.part")
+    otherwise = rl.model_copy(update={"camera_offset": 6.0})
+    method = rl.model_copy(update={"method": rl.method.model_copy(update={"n_iterations": 4})})
+    for more, named in (
+        ({"step": otherwise}, "camera_offset"),
+        ({"step": method}, "n_iterations"),
+        ({"psf": kernel**2}, "psf"),
+        ({"block_px": 64}, "block_px"),
+        ({"dtype": "float32", "format": "ome-zarr-0.5"}, "names, formats or numbers of the results"),
+    ):
+        with pytest.raises(OutputError) as caught:
+            stream(source, **more)
+        assert str(caught.value) == (
+            "output must not discard what was begun with other settings (allow it with overwrite); "
+            f"received '{tmp_path / 'out.zarr'}', where out.zarr.part was begun with another {named} "
+            "and holds 3 finished blocks"
+        )
+        assert caught.value.hint == ""
+        assert contents(tmp_path / "out.zarr.part") == before
     computed.clear()
-    found = stream(source, step=rl.model_copy(update={"camera_offset": 6.0}))
+    found = stream(source, step=otherwise, overwrite=True)
     assert computed == list(range(18))
     assert "out.zarr.part was begun with other settings and was begun again." in found.record.notes
+    assert not (tmp_path / "out.zarr.part").exists()
 
 
-def test_a_changed_image_begins_again(stream, source, file_of, points, computed):
+def test_overwrite_goes_on_where_nothing_differs(stream, source, computed):
+    with pytest.raises(CancelledError):
+        stream(source, run=cancel_at("block 4 of"))
+    stream(source, overwrite=True)
+    assert computed == list(range(18))
+
+
+def test_a_changed_image_is_not_gone_on_with(stream, tmp_path, source, file_of, points, computed):
     with pytest.raises(CancelledError):
         stream(source, run=cancel_at("block 4 of"))
     shutil.rmtree(source)
     file_of(points((3, 96, 100), seed=3), "zyx")
+    with pytest.raises(OutputError, match="begun with another content of the input and holds 3 finished"):
+        stream(source)
     computed.clear()
-    stream(source)
+    stream(source, overwrite=True)
     assert computed == list(range(18))
+
+
+def test_a_plan_touches_nothing(stream, tmp_path, source, rl, kernel, monkeypatch):
+    def plan(**more):
+        chosen = {"psf": kernel, "settings": Streaming(block_px=48), **more}
+        run = Run()
+        found = plan_file(
+            chosen.pop("step", rl), open_image(source), tmp_path / "out.zarr", run=run, **chosen
+        )
+        return found, run.notes
+
+    told = []
+    assert plan()[0].n_blocks == 18
+    assert not list(tmp_path.glob("out*"))
+    with pytest.raises(CancelledError):
+        stream(source, on_plan=told.append, run=cancel_at("block 4 of"))
+    before = contents(tmp_path)
+    again, notes = plan()
+    assert (again.n_done, notes) == (3, [])
+    assert replace(again, n_done=0) == told[0]
+    other, notes = plan(settings=Streaming(block_px=96))
+    assert (other.n_blocks, other.n_done) == (6, 0)
+    assert notes == [
+        "out.zarr.part was begun with another block_px and holds 3 finished blocks: they are discarded with "
+        "overwrite, and else the run is refused."
+    ]
+    for stage in list(stages.STAGES):
+        monkeypatch.delitem(stages.STAGES, stage)  # nothing is computed
+    blind, notes = plan(psf="gaussian-2")
+    assert blind.n_blocks == 18
+    assert notes[0].startswith("The PSF is estimated by the run: ")
+    assert contents(tmp_path) == before
 
 
 def test_two_runs_on_one_output(stream, tmp_path, source):

@@ -75,6 +75,7 @@ def test_the_blur_found_becomes_the_layers_map_and_restores(viewer, opened, idle
     idle()
     entry = map_store(viewer).entries[0]
     assert isinstance(entry.maps[0], BasisMap)
+    assert entry.path is None
     assert "cells · eigen psf 1" in [layer.name for layer in viewer.layers]
     dock.show_at((64, 70))
     assert "eigen psf 1" in dock.view.text.text()

@@ -7,6 +7,7 @@ import yaml
 from napari_deblur.methods.base import registry
 from napari_deblur.optics.psf import make_psf
 from napari_deblur.ui.compare_dock import CompareDock
+from napari_deblur.ui.deblur_dock import DeblurDock
 from napari_deblur.ui.history import history
 from napari_deblur.ui.layers import METADATA_KEY
 from napari_deblur.ui.psf_panel import FILE
@@ -174,6 +175,62 @@ def test_layers_that_are_gone_do_not_come_back(dock, viewer, idle):
     assert not viewer.canvas.grid.enabled
     dock.grid_button.click()
     assert not dock.grid_button.isChecked(), "nothing is left to show"
+
+
+def test_a_method_that_cannot_do_it_does_not_cost_the_others(dock, viewer, idle):
+    tick(dock, "wiener", "latent-deformation")
+    dock.run()
+    idle()
+    assert [layer.name for layer in compared(viewer)] == ["cells · Wiener"]
+    assert "Latent deformation (learned): psf must" in dock.message.text()
+
+
+def test_where_no_method_can_do_it_the_user_is_told(dock, viewer, idle, notes):
+    tick(dock, "latent-deformation")
+    dock.run()
+    idle()
+    assert not compared(viewer)
+    assert "psf must" in notes[-1][1]
+
+
+def test_previews_of_the_deblur_dock_are_left_alone(dock, viewer, idle, opened):
+    other = opened(DeblurDock)
+    other.picker.choose(viewer.layers["cells"])
+    other.method.set(registry()["wiener"]())
+    other.psf.combo.setCurrentIndex(other.psf.combo.findData(FILE))
+    other.psf.path.setText(dock.psf.path.text())
+    other.preview()
+    idle()
+    preview = viewer.layers["cells · Wiener · preview"]
+    dock.preview()
+    idle()
+    dock.grid_button.click()
+    assert preview.visible
+    other.preview()
+    idle()
+    assert preview.visible
+    assert "cells · Wiener · compared" in viewer.layers
+
+
+def test_another_layer_ends_the_comparison(dock, viewer, idle):
+    dock.preview()
+    idle()
+    dock.table.selectRow(1)
+    dock.picker.choose(viewer.layers["another"])
+    assert not viewer.canvas.grid.enabled
+    assert dock.table.isHidden()
+    dock.run_selected()
+    assert not dock.board.busy
+
+
+def test_an_input_that_is_deleted_meanwhile_is_not_taken_for_another(dock, viewer, idle):
+    dock.run()
+    viewer.layers.remove("cells")
+    idle()
+    shown = [layer.name for layer in viewer.layers if layer.visible]
+    assert shown == ["cells · Wiener", "cells · Richardson–Lucy"]
+    dock.table.selectRow(1)
+    assert viewer.layers.selection.active.name == "cells · Wiener"
 
 
 @pytest.mark.window

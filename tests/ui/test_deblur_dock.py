@@ -11,6 +11,7 @@ from napari_deblur.methods.base import registry
 from napari_deblur.optics.psf import make_psf
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.steps.deblur import Deblur
+from napari_deblur.ui import worker
 from napari_deblur.ui.deblur_dock import DeblurDock, summary
 from napari_deblur.ui.layers import METADATA_KEY, Placement
 from napari_deblur.ui.maps import MapEntry, map_store
@@ -303,3 +304,89 @@ def test_where_a_background_was_taken_off_the_flux_is_no_percentage():
     told = summary(Record({}, facts={**facts, "flux_change_grey_values_per_px": 1.94}))
     assert told.startswith("flux +1.9 grey values per pixel (a background that is too high adds light), ")
     assert "%" not in told
+
+
+def test_a_cancelled_blind_run_over_a_stack_leaves_no_broken_map(dock, viewer, sample, idle, qtbot):
+    movie = np.stack([sample.image.data] * 3)
+    layer = viewer.add_image(movie, name="movie")
+    dock.picker.choose(layer)
+    dock.psf.combo.setCurrentIndex(dock.psf.combo.findData(BLIND))
+    dock.method.set(registry()["richardson-lucy"](n_iterations=2000))
+    dock.run()
+    qtbot.waitUntil(lambda: "iteration" in dock.message.text(), timeout=30_000)
+    dock.cancel()
+    idle()
+    assert any("cancelled" in one.name for one in viewer.layers)
+    assert not map_store(viewer).entries
+
+
+def slow(monkeypatch):
+    """Show the result so far from the first iteration on."""
+    monkeypatch.setattr(worker, "_FIRST_IMAGE_S", 0.0)
+    monkeypatch.setattr(worker, "_IMAGE_PAUSE_S", 0.0)
+
+
+def test_the_result_so_far_is_seen_while_a_run_takes_its_time(
+    dock, viewer, cells, kernel, tmp_path, idle, monkeypatch
+):
+    slow(monkeypatch)
+    np.save(tmp_path / "k.npy", kernel)
+    dock.psf.combo.setCurrentIndex(dock.psf.combo.findData(FILE))
+    dock.psf.path.setText(str(tmp_path / "k.npy"))
+    dock.method.set(registry()["richardson-lucy"](n_iterations=8))
+    seen = []
+    viewer.layers.events.inserted.connect(
+        lambda event: seen.append((event.value.name, event.value.data.copy()))
+    )
+    dock.run()
+    idle()
+    (live_name, live), (name, result) = seen
+    assert (live_name, name) == ("cells · so far", "cells · Richardson–Lucy")
+    assert live.shape == result.shape
+    assert 0.5 < live.mean() / result.mean() < 2, "in grey values"
+    assert "cells · so far" not in viewer.layers
+
+
+def test_a_preview_of_a_stack_is_seen_where_it_lies(dock, viewer, kernel, tmp_path, idle, monkeypatch, qtbot):
+    slow(monkeypatch)
+    movie = np.stack([blobs(300, 320)] * 3)
+    layer = viewer.add_image(movie, name="movie", scale=(1, 0.5, 0.5))
+    np.save(tmp_path / "k.npy", kernel)
+    dock.picker.choose(layer)
+    dock.psf.combo.setCurrentIndex(dock.psf.combo.findData(FILE))
+    dock.psf.path.setText(str(tmp_path / "k.npy"))
+    viewer.dims.set_point(0, 2)
+    places = []
+    viewer.layers.events.inserted.connect(
+        lambda event: places.append((event.value.name, event.value.extent.world))
+    )
+    dock.preview()
+    idle()
+    live, preview = places
+    assert live[0] == "movie · so far"
+    np.testing.assert_allclose(live[1], preview[1])
+    dock.method.set(registry()["richardson-lucy"](n_iterations=200))
+    dock.run()
+    qtbot.waitUntil(lambda: len(places) == 3, timeout=20_000)
+    dock.cancel()
+    idle()
+    assert places[2][0] == "movie · so far"
+    np.testing.assert_allclose(places[2][1][:, 1:], layer.extent.world[:, 1:])
+
+
+def test_a_live_layer_that_the_user_deletes_stays_away(
+    dock, viewer, cells, kernel, tmp_path, idle, monkeypatch, qtbot
+):
+    slow(monkeypatch)
+    np.save(tmp_path / "k.npy", kernel)
+    dock.psf.combo.setCurrentIndex(dock.psf.combo.findData(FILE))
+    dock.psf.path.setText(str(tmp_path / "k.npy"))
+    dock.method.set(registry()["richardson-lucy"](n_iterations=300))
+    names = []
+    viewer.layers.events.inserted.connect(lambda event: names.append(event.value.name))
+    dock.run()
+    qtbot.waitUntil(lambda: "cells · so far" in viewer.layers, timeout=20_000)
+    viewer.layers.remove("cells · so far")
+    dock.cancel()
+    idle()
+    assert names.count("cells · so far") == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 from types import SimpleNamespace
 
@@ -182,6 +183,89 @@ def test_show_in_3d_and_back(viewer, dock, cells, idle):
     dock.show_button.click()
     assert viewer.dims.ndisplay == 2
     assert [layer.visible for layer in viewer.layers] == before
+
+
+def test_3d_is_left_when_the_dock_is_closed(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    before = [layer.visible for layer in viewer.layers]
+    viewer.scene.camera.zoom = 3.0
+    dock.show_button.click()
+    assert viewer.dims.ndisplay == 3
+    dock.release()
+    assert viewer.dims.ndisplay == 2
+    assert viewer.scene.camera.zoom == 3.0
+    assert [layer.visible for layer in viewer.layers] == before
+
+
+def test_who_was_in_3d_before_stays_there(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    viewer.dims.ndisplay = 3
+    dock.show_button.click()
+    dock.show_button.click()
+    assert viewer.dims.ndisplay == 3
+
+
+def test_only_the_chosen_image_s_newest_surface_is_shown(viewer, dock, cells, idle, notes):
+    dock.run()
+    idle()
+    dock.run()
+    idle()
+    mine = [layer for layer in viewer.layers if layer.name.startswith("cells · surface")]
+    assert len(mine) == 2
+    mesh = (np.eye(3, dtype=np.float32), np.array([[0, 1, 2]]))
+    viewer.add_surface(mesh, name="a mesh of something else")
+    dock.show_button.click()
+    assert [layer for layer in viewer.layers if layer.visible] == [mine[1]]
+    other = viewer.add_image(cells.data[::-1], name="other")
+    dock.picker.choose(other)
+    assert not dock.show_button.isChecked()
+    assert viewer.dims.ndisplay == 2
+    dock.show_button.click()
+    assert notes == [("error", "surface must exist: press Run on this image first; received none")]
+    assert not dock.show_button.isChecked()
+    assert viewer.dims.ndisplay == 2
+    assert other.visible
+
+
+def test_a_surface_that_is_deleted_ends_its_view(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    dock.show_button.click()
+    viewer.layers.remove("cells · surface")
+    assert not dock.show_button.isChecked()
+    assert viewer.dims.ndisplay == 2
+    assert cells.visible
+
+
+def test_a_run_meanwhile_shows_its_own_surface(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    dock.show_button.click()
+    dock.run()
+    idle()
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["cells · surface [1]"]
+    dock.show_button.click()
+    assert viewer.dims.ndisplay == 2
+    assert viewer.layers["cells · depth (relative) [1]"].visible
+
+
+def test_results_that_are_deleted_are_not_kept(viewer, dock, cells, idle):
+    dock.run()
+    idle()
+    dock.show_button.click()
+    assert len(dock.alone._visible) == len(viewer.layers)
+    depth = viewer.layers["cells · depth (relative)"]
+    viewer.layers.remove(depth)
+    assert not [one for one in gc.get_referrers(depth) if isinstance(one, dict) and depth in one]
+
+
+def test_optics_come_from_the_layer_alone(viewer, dock, cells):
+    field = dock.calibration.optics.form.fields["pixel_size_um"]
+    assert field.value() == pytest.approx(0.64)
+    dock.picker.choose(viewer.add_image(np.eye(64), name="unknown"))
+    assert repr(field.value()) == "nothing"
 
 
 def test_a_surface_in_pixels():

@@ -158,6 +158,29 @@ def test_without_weights_it_says_so(opened, cells, monkeypatch, tmp_path, notes,
     assert any("must be one of" in text for _, text in notes)
 
 
+def test_without_an_image_preview_names_the_fix(opened, latent_weights, viewer, notes):
+    dock = opened(LiveDock)
+    dock.sliders.sliders["defocus_um"].setValue(3.0)
+    assert notes == [], "who moves a slider has asked for nothing yet"
+    dock.preview_button.click()
+    assert notes == [("error", "layer must be chosen: open an image first; received no image layer")]
+    assert dock.message.text() == notes[0][1]
+
+
+def test_a_fault_while_following_is_told_once(dock, viewer, idle, notes, monkeypatch):
+    def broken(source, region):
+        raise RuntimeError("no such network")
+
+    monkeypatch.setattr(dock, "prepare", broken)
+    dock.preview_button.click()
+    assert notes == [("error", "no such network")]
+    assert dock.message.text() == "no such network"
+    monkeypatch.undo()
+    dock.preview_button.click()
+    idle()
+    assert PREVIEW in viewer.layers
+
+
 def test_closing_the_dock_forgets_what_waits(dock, viewer, idle):
     dock.preview()
     dock.sliders.sliders["defocus_um"].setValue(3.0)

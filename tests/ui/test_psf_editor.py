@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.optics.psf import family, make_psf
 from napari_deblur.optics.psf_map import PsfMap
+from napari_deblur.recipe import Recipe
+from napari_deblur.recipe_psf import PsfChoice
 from napari_deblur.steps.psf_map import EstimatePsfMap
 from napari_deblur.ui.deblur_dock import DeblurDock
+from napari_deblur.ui.history import history
 from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.psf_editor import PsfEditor, coloured_wavefront
@@ -144,6 +148,29 @@ def test_reading_editing_and_restoring_in_the_window(viewer, opened, estimates, 
     psf = viewer.layers["cells · Wiener"].metadata["napari-deblur"]["psf"]
     assert psf["grid"] == [1, 1]
     assert psf["median"]["defocus_waves"] == pytest.approx(0.03)
+
+
+def test_an_edited_psf_makes_a_recipe_only_from_its_file(viewer, opened, estimates, idle, picture, tmp_path):
+    viewer.add_image(picture, name="cells")
+    dock = opened(PsfMapDock)
+    dock.run()
+    idle()
+    dock.show_at((30.0, 40.0))
+    dock.editor.sliders["defocus_waves"].setValue(0.03)
+    dock.editor.use_button.click()
+    deblur = opened(DeblurDock)
+    deblur.method.combo.setCurrentIndex(deblur.method.combo.findData("wiener"))
+    deblur.run()
+    idle()
+    with pytest.raises(InvalidInputError, match=r"psf must be in a file .* save it .* edited by hand"):
+        history(viewer).save_recipe(tmp_path / "r.yaml")
+    dock.editor.save(tmp_path / "mine")
+    deblur.run()
+    idle()
+    recipe = Recipe.load(history(viewer).save_recipe(tmp_path / "r.yaml"))
+    assert recipe.psf == PsfChoice(map=str(tmp_path / "mine.npz"))
+    saved = dict(zip(NAMES, PsfMap.load(recipe.psf.map).parameters[0, 0], strict=True))
+    assert saved["defocus_waves"] == pytest.approx(0.03)
 
 
 def test_one_psf_of_the_field_is_shown_at_once(viewer, opened, estimates, idle, picture):

@@ -190,6 +190,7 @@ def test_save_and_load(viewer, dock, mapped, idle, tmp_path, true_map, notes):
     assert dock.load(path)
     idle()
     np.testing.assert_array_equal(store.entries[0].maps[0].parameters, true_map.parameters)
+    assert store.entries[0].path == path.resolve(), "for the record"
     smaller = viewer.add_image(np.random.default_rng(0).random((64, 64)), name="small")
     dock.picker.choose(smaller)
     dock.load(path)
@@ -251,6 +252,49 @@ def test_preview_covers_its_region(viewer, dock, estimates, idle):
     first = layer.world_to_data(defocus.data_to_world((0, 0)))
     np.testing.assert_allclose(first, 240 + 31.5 * 320 / 256, atol=1e-3)
     assert map_store(viewer).entries == [], "a preview is no map of the image"
+    assert dock.message.text() == "Done"
+    assert defocus.metadata[METADATA_KEY]["role"] == "preview"
+    assert dock.picker.layer() is layer, "a preview is no input"
+
+
+def test_a_preview_leaves_the_map_of_the_whole_image(viewer, dock, mapped, true_map, idle):
+    moved = replace(true_map, parameters=true_map.parameters + np.float32(0.1))
+    other = viewer.add_image(np.zeros((256, 256)), name="red")
+    dock.store.add(MapEntry.of(LayerImage.of(other), [moved], ()))
+    dock.compare.button.click()
+    marks = {METADATA_KEY: {"role": "overlay", "of": "cells", "quantity": "known depths"}}
+    viewer.add_points([[3, 4]], name="cells · known depths", metadata=marks)
+    sharp = {METADATA_KEY: {"role": "preview", "of": "cells", "quantity": "Wiener"}}
+    viewer.add_image(np.eye(16), name="cells · Wiener · preview", metadata=sharp)
+    before = [(layer.name, layer.data) for layer in viewer.layers]
+    dock.preview()
+    idle()
+    assert [(layer.name, layer.data) for layer in viewer.layers][: len(before)] == before
+    previews = [layer.name for layer in viewer.layers if layer.name.endswith(" · preview")]
+    assert "cells · defocus (waves) · preview" in previews
+    click(viewer, mapped.data_to_world((100.0, 130.0)))
+    assert dock.view.text.text().startswith("y 100, x 130 px")
+    dock.preview()
+    idle()
+    assert [layer.name for layer in viewer.layers if layer.name.endswith(" · preview")] == previews
+    dock.run()
+    idle()
+    left = {layer.name for layer in viewer.layers}
+    assert not {name for name in left if name.endswith(" · preview")} - {"cells · Wiener · preview"}
+    assert {"cells · defocus (waves)", "cells · known depths", "cells · Wiener · preview"} <= left
+    assert not any("minus" in name for name in left), "a difference to a map that is gone"
+
+
+def test_the_confidence_of_an_older_map_is_not_repeated(viewer, dock, mapped, idle):
+    assert "Confidence" in dock.message.text()
+    dock.submit("building a basis", lambda run: None, lambda basis: None)
+    idle()
+    assert dock.message.text() == "Done"
+
+
+def test_optics_come_from_the_metadata_too(viewer, dock, sample):
+    viewer.add_image(sample.image.data, name="cells", metadata={"LensNA": 0.4})
+    assert dock.optics.form.fields["na"].value() == 0.4
 
 
 def test_predicted_errors_and_confidence_are_overlays(viewer, dock, mapped, true_map):

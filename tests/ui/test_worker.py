@@ -77,10 +77,8 @@ def test_a_cancel_ends_the_run_at_its_next_step(board, owner, idle, qtbot, notes
     board.ended.connect(ended.append)
     board.start(Job("slow", slow, lambda value: None, owner))
     qtbot.wait(50)
-    started = time.perf_counter()
     board.cancel()
     idle()
-    assert time.perf_counter() - started < 1
     assert [type(outcome.error).__name__ for outcome in ended] == ["CancelledError"]
     assert notes == []
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from napari_deblur.batch.made import Made
 from napari_deblur.batch.outcome import BatchSettings, FileOutcome, failed
 from napari_deblur.batch.store import Store, make_folder, stem
 from napari_deblur.batch.whole import engine_of, one_file
@@ -87,17 +88,30 @@ class _Batch:
         run: Run,
         on_plan: Callable[[Path, StreamPlan], None] | None,
     ) -> None:
-        self.recipe, self.paths, self.store, self.settings = recipe, paths, store, settings
+        # Workers may be in another folder, and so may be whoever runs the recipe of a record again.
+        self.recipe, self.made = recipe.anchored(), Made.of(recipe, settings)
+        self.paths, self.store, self.settings = paths, store, settings
         self.executor, self.run, self.on_plan = executor, run, on_plan
         self.outcomes: dict[Path, FileOutcome] = {}
 
     def all(self) -> list[FileOutcome]:
+        try:
+            return self._all()
+        except CancelledError as error:
+            done = sum(one.state != "failed" for one in self.outcomes.values())
+            if done:
+                kept = f"{error.hint}; " if error.hint else ""
+                told = f"{done} of {len(self.paths)} files are done in {self.store.folder}"
+                error.hint = f"{kept}{told}: the same command goes on"
+            raise
+
+    def _all(self) -> list[FileOutcome]:
         whole, large = self._sorted()
         budget = budget_bytes(self.settings.streaming, self.executor)
         limit = (
             None if isinstance(self.executor, Here) and not self.settings.streaming.memory_gb else int(budget)
         )
-        pieces = [(self.recipe, path, self.store, self.settings, limit) for path in whole]
+        pieces = [(self.recipe, self.made, path, self.store, self.settings, limit) for path in whole]
         part = self.run.part(0, len(whole), len(whole) + len(large))
         for _, outcome in self.executor.each(one_file, pieces, part, "file"):
             self.outcomes[outcome.path] = outcome
@@ -112,7 +126,7 @@ class _Batch:
         large: list[Path] = []
         for path in self.paths:
             self.run.step(0, 1, f"looking at {path.name}")
-            found = self.store.find(path, self.recipe.to_dict())
+            found = self.store.find(path, self.made)
             if self.settings.overwrite or found.state == "none":
                 (large if self._must_stream(path) else whole).append(path)
             else:
@@ -150,7 +164,6 @@ class _Batch:
 
     def _streamed(self, path: Path, run: Run) -> list[Path]:
         """Deblur a file block by block, in a folder where a run that is stopped can go on."""
-        from napari_deblur.batch.store import state_of
         from napari_deblur.core.atomic import check_output
         from napari_deblur.io.lazy import open_image
         from napari_deblur.io.read import read_record
@@ -165,10 +178,7 @@ class _Batch:
             raise InvalidInputError("format", rule, repr(kind))
         for target in (self.store.folder / name, self.store.record_path(path)):
             check_output(target, overwrite=self.settings.overwrite)
-        about = {"recipe": self.recipe.to_dict(), "input": str(path), "state": state_of(path), "format": kind}
-        if (dtype := self.settings.output.dtype) != "float32":
-            about["dtype"] = dtype
-        folder = self.store.streaming(path, about)
+        folder = self.store.streaming(path, self.made, overwrite=self.settings.overwrite)
         if not (folder / name).exists():
             image = open_image(path)
             psf, psf_path = RecipeRun(self.recipe, image.stub(), engine_of(None), run).psf()
@@ -179,7 +189,8 @@ class _Batch:
                 psf,
                 optics=self.recipe.optics,
                 format=kind,
-                dtype=dtype,
+                dtype=self.settings.output.dtype,
+                overwrite=self.settings.overwrite,
                 settings=self.settings.streaming,
                 # Left out, this process is used as its device likes it.
                 executor=None if isinstance(self.executor, Here) else self.executor,
@@ -187,11 +198,8 @@ class _Batch:
                 on_plan=partial(self.on_plan, path) if self.on_plan else None,
                 psf_path=psf_path,
             )
-        record = {
-            "input": str(path),
-            "recipe": self.recipe.to_dict(),
-            "records": [read_record(folder / name)],
-        }
+        records = [read_record(folder / name)]
+        record = {"input": str(path), **self.made.record(), "records": records}
         nothing: Callable[[Path], Any] = lambda _path: None  # noqa: E731 - it lies there already
         return self.store.commit(
             path, {name: nothing}, record, overwrite=self.settings.overwrite, staging=folder

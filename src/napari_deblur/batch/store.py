@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_deblur.batch.hashed import state_of
+from napari_deblur.batch.made import Made, is_complete
 from napari_deblur.core.atomic import check_output, explained, move
 from napari_deblur.core.errors import OutputError
 from napari_deblur.core.lock import locked
 
 RECORD_SUFFIX = "_record.json"
 _LOCK, _COMMIT = ".napari-deblur.lock", "commit.json"
-_STAGING, _STREAMING = ".staging", ".streaming"
-_READ_BYTES = 2**20
-_MARKS = (".zarray", ".zattrs", "zarr.json")
+_STAGING, _STREAMING, _ABOUT = ".staging", ".streaming", "about.json"
 
 Writer = Callable[[Path], Any]
 
@@ -78,26 +77,44 @@ class Store:
         """Return where the record of an input lies."""
         return self.folder / f"{stem(source)}{RECORD_SUFFIX}"
 
-    def streaming(self, source: Path, about: Mapping[str, Any]) -> Path:
-        """Return the folder in which a large result grows; one that was begun otherwise is emptied."""
+    def streaming(self, source: Path, made: Made, *, overwrite: bool) -> Path:
+        """Return the folder in which a large result grows.
+
+        Parameters
+        ----------
+        source : Path
+            The input.
+        made : Made
+            What the result is made with.
+        overwrite : bool
+            Whether one that was begun otherwise may be discarded.
+
+        Raises
+        ------
+        OutputError
+            If there is one and it may not, or the folder cannot be made.
+        """
         folder = self.folder / f".{stem(source)}{_STREAMING}"
-        note, text = folder / "about.json", json.dumps(about, sort_keys=True)
+        about = {**made.record(), "input": str(source), "state": state_of(source)}
         with explained(folder):
-            if folder.is_dir() and not (note.is_file() and note.read_text(encoding="utf-8") == text):
+            if folder.is_dir() and (otherwise := _begun_otherwise(folder / _ABOUT, about, made)):
+                if not overwrite and _holds_results(folder):
+                    rule = "must not discard what was begun with other settings (allow it with overwrite)"
+                    raise OutputError(f"output {rule}; received {str(folder)!r}, which was {otherwise}")
                 shutil.rmtree(folder)
             folder.mkdir(exist_ok=True)
-            note.write_text(text, encoding="utf-8")
+            (folder / _ABOUT).write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
         return folder
 
-    def find(self, source: Path, recipe: Mapping[str, Any]) -> Found:
+    def find(self, source: Path, made: Made) -> Found:
         """Verify what is there of an input's results.
 
         Parameters
         ----------
         source : Path
             The input.
-        recipe : dict
-            The recipe that would be run on it.
+        made : Made
+            What they would be made with.
         """
         path = self.record_path(source)
         if not path.exists():
@@ -107,13 +124,16 @@ class Store:
             outputs = dict(record["outputs"])
         except (OSError, ValueError, KeyError, TypeError):
             return Found("other", f"{path.name} is not a record with its results")
-        if record.get("recipe") != json.loads(json.dumps(recipe)):
-            return Found("other", "its results were made with another recipe")
+        if otherwise := made.differs(record):
+            return Found("other", f"its results were {otherwise}")
         if record.get("input_state") != state_of(source):
             return Found("other", "it has changed since its results were made")
         for name, state in outputs.items():
             if state_of(self.folder / name, hashed=True) != state:
                 return Found("other", f"{name} is not what its record says")
+        if not is_complete(record):
+            unknown = "PSF file, format and numbers are not in its record, which an earlier version wrote"
+            return Found("done", f"done before, its results verified ({unknown})")
         return Found("done", "done before, its results verified")
 
     def commit(
@@ -156,12 +176,15 @@ class Store:
             for name, writer in writers.items():
                 if not (folder / name).exists():
                     writer(folder / name)
+            names = [*writers, *(f"{name}.json" for name in writers if (folder / f"{name}.json").is_file())]
+            for name in names[len(writers) :]:  # records that formats without room for one have beside them
+                check_output(self.folder / name, overwrite=overwrite)
             with explained(last):
-                outputs = {name: state_of(folder / name, hashed=True) for name in writers}
+                outputs = {name: state_of(folder / name, hashed=True) for name in names}
                 content = {**record, "input_state": state_of(source), "outputs": outputs}
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (folder / last.name).write_text(text, encoding="utf-8")
-                order = {"names": [*writers, last.name], "overwrite": overwrite}
+                order = {"names": [*names, last.name], "overwrite": overwrite}
                 (folder / f"{_COMMIT}.new").write_text(json.dumps(order), encoding="utf-8")
                 os.replace(folder / f"{_COMMIT}.new", folder / _COMMIT)
         except BaseException:
@@ -170,7 +193,7 @@ class Store:
             raise
         self._complete(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        return [*(self.folder / name for name in writers), last]
+        return [*(self.folder / name for name in names), last]
 
     def _complete(self, folder: Path) -> None:
         """Rename what a folder lists to its place, the record last, passing over what was renamed before."""
@@ -178,6 +201,25 @@ class Store:
         for name in order["names"]:
             with explained(self.folder / name):
                 _place(folder / name, self.folder / name, overwrite=bool(order["overwrite"]))
+
+
+def _begun_otherwise(note: Path, about: Mapping[str, Any], made: Made) -> str:
+    """Return how a large result was begun otherwise, in words; empty if it was begun so."""
+    try:
+        before = dict(json.loads(note.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return "begun with what is not known"
+    if "output" not in before:  # of an earlier version
+        output = {"format": before.get("format"), "dtype": before.get("dtype", "float32")}
+        before |= {"output": output, "files": made.files}
+    if otherwise := made.differs(before):
+        return otherwise
+    same = all(before.get(name) == json.loads(json.dumps(about[name])) for name in ("input", "state"))
+    return "" if same else "begun with another input, or before that was changed"
+
+
+def _holds_results(folder: Path) -> bool:
+    return any(entry.name != _ABOUT for entry in folder.iterdir())
 
 
 def _place(source: Path, target: Path, *, overwrite: bool) -> None:
@@ -191,46 +233,6 @@ def _place(source: Path, target: Path, *, overwrite: bool) -> None:
     except FileNotFoundError:
         if not target.exists():
             raise
-
-
-def state_of(path: Path, *, hashed: bool = False) -> dict[str, Any] | None:
-    """Return what tells a file or folder from another: size, and time of change or sha256.
-
-    Parameters
-    ----------
-    path : Path
-    hashed : bool
-        Whether to read all of it.
-
-    Returns
-    -------
-    dict or None
-        ``None`` if there is nothing.
-    """
-    if path.is_dir():
-        if not hashed:  # the metadata stand for a store, whose chunks can be too many to look at
-            marks = [mark for name in _MARKS for place in (name, f"*/{name}") for mark in path.glob(place)]
-            return {"bytes": None, "changed_ns": max((m.stat().st_mtime_ns for m in marks), default=0)}
-        files = sorted(entry for entry in path.rglob("*") if entry.is_file())
-        whole = hashlib.sha256()
-        for entry in files:
-            whole.update(f"{entry.relative_to(path).as_posix()}\0{_sha256(entry)}\n".encode())
-        return {"bytes": sum(entry.stat().st_size for entry in files), "sha256": whole.hexdigest()}
-    try:
-        found = path.stat()
-        if hashed:
-            return {"bytes": found.st_size, "sha256": _sha256(path)}
-    except OSError:
-        return None
-    return {"bytes": found.st_size, "changed_ns": found.st_mtime_ns}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def stem(path: Path) -> str:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_deblur.batch.made import Made
 from napari_deblur.batch.outcome import BatchSettings, FileOutcome, failed
 from napari_deblur.batch.store import Store, stem
 from napari_deblur.core.errors import CancelledError, NapariDeblurError
@@ -20,16 +21,24 @@ if TYPE_CHECKING:
     from napari_deblur.recipe_run import RecipeResult
 
 
-@lru_cache(maxsize=2)
 def engine_of(budget_bytes: int | None) -> Engine:
-    """Return the process's engine, or one that keeps within a share of the memory."""
-    from napari_deblur.engine.engine import Engine, get_engine
+    """Return the process's engine, or one on its device that keeps within a share of the memory."""
+    from napari_deblur.engine.engine import get_engine
 
-    return get_engine() if budget_bytes is None else Engine(get_engine().device, budget_bytes)
+    engine = get_engine()
+    return engine if budget_bytes is None else _engine_within(engine.device, budget_bytes)
+
+
+@lru_cache(maxsize=2)
+def _engine_within(device: str, budget_bytes: int) -> Engine:
+    from napari_deblur.engine.engine import Engine
+
+    return Engine(device, budget_bytes)
 
 
 def one_file(
     recipe: Recipe,
+    made: Made,
     path: Path,
     store: Store,
     settings: BatchSettings,
@@ -47,7 +56,7 @@ def one_file(
         result = recipe.run(image, engine=engine_of(limit_bytes), run=run)
         if result.partial:
             raise CancelledError(f"cancelled during {path.name}")
-        record = {"input": str(path), "recipe": recipe.to_dict(), "records": result.records}
+        record = {"input": str(path), **made.record(), "records": result.records}
         writers = {f"{stem(path)}{end}": writer for end, writer in _writers(result, settings).items()}
         outputs = store.commit(path, writers, record, overwrite=settings.overwrite)
     except CancelledError:

@@ -22,7 +22,16 @@ OK, OUR_MISTAKE, BAD_INPUT, CANCELLED = 0, 1, 2, 130
 TRACEBACK_VARIABLE = "NAPARI_DEBLUR_TRACEBACK"
 _HELP = "Restore microscopy images: background, PSF maps, deblurring and depth."
 # Names that the steps use for what the user wrote differently.
-_WRITTEN = {"image": "IN", "method": "METHOD", "recipe": "RECIPE", "inputs": "IN", "psf.file": "psf: file"}
+_WRITTEN = {
+    "image": "IN",
+    "method": "METHOD",
+    "recipe": "RECIPE",
+    "inputs": "IN",
+    "results": "RESULT",
+    "psf_maps": "MAP",
+    "stacks": "IN",
+    "psf.file": "psf: file",
+}
 
 
 def build() -> App:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +135,7 @@ def compare(values: Values) -> int | None:
         check_output(path, overwrite=overwrite)
     found: list[dict[str, Any]] = []
     notes = [f"{id_} works plane by plane and was left out." for id_ in left_out]
-    with session("compare") as run:
+    with session("compare") as run, _told_what_is_written(found, len(steps), folder):
         for one in compare_methods(steps, image, psf, engine=engine_for(values), run=run, optics=optics):
             if one.result.partial:
                 raise CancelledError("cancelled")
@@ -146,6 +148,17 @@ def compare(values: Values) -> int | None:
     rows = [columns, *([_cell(entry[column]) for column in columns] for entry in found)]
     report(values, {"methods": found, "output": str(folder)}, table(rows), notes)
     return None
+
+
+@contextmanager
+def _told_what_is_written(found: list[dict[str, Any]], count: int, folder: Path) -> Iterator[None]:
+    """Have a cancel say which results lie there already."""
+    try:
+        yield
+    except CancelledError as error:
+        if found:
+            error.hint = f"{len(found)} of {count} methods are written in {folder}"
+        raise
 
 
 def _cell(value: Any) -> str:

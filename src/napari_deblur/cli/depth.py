@@ -29,6 +29,7 @@ from napari_deblur.cli.session import (
 )
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
+from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.calibration import DepthCalibration
 from napari_deblur.steps.depth import EstimateDepth
 from napari_deblur.steps.psf_map import EstimatePsfMap
@@ -36,7 +37,8 @@ from napari_deblur.steps.psf_map import EstimatePsfMap
 if TYPE_CHECKING:
     from napari_deblur.core.run import Run
     from napari_deblur.optics.psf_map import PsfMap
-    from napari_deblur.optics.settings import Optics
+
+_SAME_SIZE = 0.01
 
 
 def depth_options() -> list[Option]:
@@ -86,9 +88,7 @@ def depth(values: Values) -> int | None:
     calibration = _calibration_file(values)
     with session("depth") as run:
         found, image, optics = _map(values, calibration, run.part(0, 9, 10))
-        if calibration is None and optics is not None and step.axis_deg is not None:
-            calibration = DepthCalibration.from_optics(optics, axis_deg=step.axis_deg)
-        result = step.run(found, calibration=calibration, image=image, run=run.part(9, 10, 10))
+        result = step.run(found, calibration=calibration, optics=optics, image=image, run=run.part(9, 10, 10))
     # Before anything is written: the surface may lack a scale.
     surface = result.surface(relative_height_um=height) if "surface" in outputs else None
     for name in ("output", "confidence"):
@@ -123,7 +123,7 @@ def _map(
     from napari_deblur.optics.psf_map import PsfMap
 
     if Path(values["image"]).suffix.lower() == ".npz":
-        return PsfMap.load(existing(values["image"], "image")), None, None
+        return _saved_map(values, PsfMap.load(existing(values["image"], "image")))
     image = read_input(values)
     if image.data.ndim > 2:
         raise InvalidInputError("image", "must be one plane (y, x) for depth", f"shape {image.data.shape}")
@@ -134,6 +134,22 @@ def _map(
     found = EstimatePsfMap(**settings).run(image, engine=engine_for(values), run=run, optics=optics)
     assert not isinstance(found, list)
     return found, image, optics
+
+
+def _saved_map(values: Values, found: PsfMap) -> tuple[PsfMap, None, Optics | None]:
+    """Return a saved map with its pixel size, and the optics that the user gives."""
+    for name in given(values, EstimatePsfMap).keys() - EstimateDepth.model_fields.keys():
+        raise InvalidInputError(name, "must be left out for a saved PSF map", repr(values[name]))
+    size = number(values, "pixel_size_um")
+    if size is not None and found.pixel_size_um is None:
+        found = replace(found, pixel_size_um=(size, size))
+    elif size is not None and found.pixel_size_um and abs(size / found.pixel_size_um[1] - 1) > _SAME_SIZE:
+        rule = f"must agree with the map's {found.pixel_size_um[1]:g} µm"
+        raise InvalidInputError("pixel_size_um", rule, f"{size:g} µm")
+    described = {option.name: values[option.name] for option in OPTICS if option.name in values}
+    if described and found.pixel_size_um is not None:
+        described["pixel_size_um"] = found.pixel_size_um[1]
+    return found, None, Optics(**described) if described else None
 
 
 def calibrate_options() -> list[Option]:

@@ -69,12 +69,16 @@ def psf_from(
         raise InvalidInputError(
             chosen[1], f"must not be combined with {shown(chosen[0])}", repr(values[chosen[1]])
         )
+    _check_companions(values)
     optics = optics_from(values, image, volumes=volumes and "blind" not in values)
     if optics is not None and chosen and chosen[0] != "blind":
         rule = f"must not be combined with {shown(chosen[0])}: a measured PSF already holds the optics"
         raise InvalidInputError("na", rule, f"{optics.na:g}")
     if "psf" in values:
         path = existing(values["psf"], "psf")
+        if path.suffix.lower() == ".npy" and "psf_z_step_um" in values and "psf_pixel_size_um" not in values:
+            rule = f"must come with {shown('psf_pixel_size_um')} for a .npy, which tells no sizes"
+            raise InvalidInputError("psf_z_step_um", rule, repr(values["psf_z_step_um"]))
         measured = read_measured_psf(
             path,
             pixel_size_um=number(values, "psf_pixel_size_um"),
@@ -87,13 +91,19 @@ def psf_from(
     if "psf_basis" in values:
         path = existing(values["psf_basis"], "psf_basis")
         return basis_from(values, image), None, path
-    if "basis_field" in values:
-        rule = f"must be left out without {shown('psf_basis')}"
-        raise InvalidInputError("basis_field", rule, repr(values["basis_field"]))
     if "blind" in values:
         _check_model(values["blind"])
         return str(values["blind"]), optics, None
     return _per_channel(values, image, optics), optics, None
+
+
+def _check_companions(values: Values) -> None:
+    """Refuse what tells more of a PSF that is not given."""
+    needed = {"psf_pixel_size_um": "psf", "psf_z_step_um": "psf", "basis_field": "psf_basis"}
+    for name, source in needed.items():
+        if name in values and source not in values:
+            rule = f"must be left out without {shown(source)}"
+            raise InvalidInputError(name, rule, repr(values[name]))
 
 
 def basis_from(values: Values, image: Image) -> PsfBasis | PsfMap:

@@ -158,6 +158,9 @@ def optics_from(values: Values, image: Image, *, volumes: bool = False) -> Optic
             raise InvalidInputError(
                 name, f"needs {shown('na')} and {shown('wavelength_um')}", repr(deep[name])
             )
+        if values.get("optics_from_file"):
+            rule = "needs a file that tells its objective or wavelength"
+            raise InvalidInputError("optics_from_file", rule, f"{image.name}, which tells neither")
         return None
     if image.pixel_size_um is not None:
         y, x = image.pixel_size_um

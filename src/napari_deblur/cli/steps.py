@@ -193,6 +193,9 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     check_dtype(written.dtype, image.source, output_format(outputs["output"], format))
     volumes = 3 in method.ndim and not values.get("slice_by_slice")
     psf, optics, source = psf_from(values, image, volumes=volumes)
+    background = _background_of(values)
+    if "psf_output" in outputs:
+        _check_psf_output(outputs["psf_output"], psf, chosen, image, overwrite=overwrite)
     engine = engine_for(values)
     plan = step.plan(as_image(image), psf, engine=engine)
     if values.get("plan"):
@@ -200,13 +203,15 @@ def deblur(values: Values, method: type[Method]) -> int | None:
         return None
     if not values.get("json"):
         print(f"plan: {plan}", flush=True)
-    background = _background_of(values)
     with session("deblur") as run:
         result = step.run(image, psf, engine=engine, run=run, optics=optics, background=background)
     _unless_cancelled(result.partial, values)
     record = result.record
     if source is not None:
         record = replace(record, psf={**record.psf, "path": str(source.resolve())})
+    if background is not None:
+        taken = str(Path(values["background"]).expanduser().resolve())
+        record = replace(record, input={**record.input, "background": taken})
     for name, part in (("output", result.image), ("residual", result.residual)):
         if name in outputs:
             dtype = written.dtype if name == "output" else "float32"
@@ -230,17 +235,28 @@ def _own(method: type[Method]) -> set[str]:
     return set(Deblur.model_fields) - {"kind", "method"} - set(method.model_fields)
 
 
+def _check_psf_output(path: Path, psf: Any, method: Method, image: Image, *, overwrite: bool) -> None:
+    """Refuse, before the work, a file that cannot hold the PSF which will be used: a map or a kernel."""
+    from napari_deblur.io.write import check_image_path
+    from napari_deblur.optics.psf_basis import PsfBasis
+    from napari_deblur.optics.psf_map import PsfMap
+
+    varies = isinstance(psf, PsfMap | PsfBasis | str) or (psf is None and method.start_psf() is None)
+    if not varies or not method.space_varying:
+        check_image_path(path, overwrite=overwrite, argument=shown("psf_output"))
+        return
+    check_suffix("psf_output", path, ".npz")
+    if len(image.planes()) > 1:
+        rule = "must be left out for a stack: each plane has its own map"
+        raise InvalidInputError("psf_output", rule, repr(str(path)))
+
+
 def _write_psf(psf: Any, path: Path, image: Image, record: Record, overwrite: bool) -> None:
     from napari_deblur.io.write import write_psf
     from napari_deblur.optics.psf_map import PsfMap
 
     if isinstance(psf, PsfMap):
-        check_suffix("psf_output", path, ".npz")
         psf.save(path, overwrite=overwrite)
-    elif isinstance(psf, list):
-        raise InvalidInputError(
-            "psf_output", "must be left out for a stack: each plane has its own map", repr(str(path))
-        )
     else:
         write_psf(
             psf,
@@ -249,6 +265,7 @@ def _write_psf(psf: Any, path: Path, image: Image, record: Record, overwrite: bo
             z_step_um=image.z_step_um,
             record=record,
             overwrite=overwrite,
+            argument=shown("psf_output"),
         )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_deblur.cli.options import Option, Values, from_declaration, given
 from napari_deblur.cli.session import report, report_step, session, with_sizes
@@ -54,6 +53,7 @@ def deblur(values: Values, step: Deblur, image: LazyImage, outputs: dict[str, Pa
     """Deblur an image block by block."""
     from napari_deblur.cli.psf import psf_from
     from napari_deblur.cli.session import engine_for
+    from napari_deblur.stream.ahead import plan_file
     from napari_deblur.stream.run import deblur_file
 
     if "psf_output" in outputs:
@@ -64,42 +64,31 @@ def deblur(values: Values, step: Deblur, image: LazyImage, outputs: dict[str, Pa
     psf, optics, source = psf_from(values, stub, volumes=volumes)
     engine_for(values)
 
-    def tell(plan: StreamPlan) -> None:
+    chosen: dict[str, Any] = {
+        "optics": optics,
+        "residual": outputs.get("residual"),
+        "format": written(values).format,
+        "dtype": written(values).dtype,
+        "overwrite": bool(values.get("overwrite")),
+        "settings": streaming(values),
+    }
+    with session("deblur") as run:
         if values.get("plan"):
-            raise _OnlyThePlanError(plan)
-        say_plan(values, Path(values["image"]), plan)
-
-    with session("deblur") as run, _only_the_plan(values):
+            plan = plan_file(step, image, outputs["output"], psf, run=run, **chosen)
+            report(values, {"plan": asdict(plan)}, [f"plan: {plan}"], run.notes)
+            return None
         result = deblur_file(
             step,
             image,
             outputs["output"],
             psf,
-            optics=optics,
-            residual=outputs.get("residual"),
-            format=written(values).format,
-            dtype=written(values).dtype,
-            overwrite=bool(values.get("overwrite")),
-            settings=streaming(values),
             run=run,
-            on_plan=tell,
+            on_plan=partial(say_plan, values, Path(values["image"])),
             psf_path=source,
+            **chosen,
         )
         report_step(values, outputs, result.record)
     return None
-
-
-class _OnlyThePlanError(Exception):
-    """Stops a run that was asked for its plan only."""
-
-
-@contextmanager
-def _only_the_plan(values: Values) -> Iterator[None]:
-    try:
-        yield
-    except _OnlyThePlanError as told:
-        plan: StreamPlan = told.args[0]
-        report(values, {"plan": asdict(plan)}, [f"plan: {plan}"])
 
 
 def say_plan(values: Values, path: Path, plan: StreamPlan) -> None:

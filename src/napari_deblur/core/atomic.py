@@ -23,6 +23,7 @@ _REASONS = {
     errno.ENAMETOOLONG: "could not be written: the name is too long",
     errno.EFBIG: "could not be written: the file would be too large for this disk",
     errno.EISDIR: "could not be written: a folder of that name is in the way",
+    errno.ENOENT: "could not be written: the folder is gone, or takes no such file",
     errno.ENOTDIR: "could not be written: a file of that name is in the way",
     # numpy reports a short write, so a full disk, as an error without a number.
     0: "could not be written completely (is the disk full?)",

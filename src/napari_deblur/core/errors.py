@@ -55,6 +55,10 @@ def _rebuilt(
     return error
 
 
+class UntellableError(InvalidInputError):
+    """An image is fine, but does not tell what is asked of it."""
+
+
 class UnknownNameError(InvalidInputError):
     """A method, model or step of that name does not exist."""
 

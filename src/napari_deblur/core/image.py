@@ -26,7 +26,7 @@ class Image:
     axes : str
         One lower-case letter per axis, the last two ``yx``.
     pixel_size_um : tuple of float or None
-        Size of a pixel along y and x in µm, if known.
+        Size of a pixel along y and x in µm, if known; one number counts for both.
     z_step_um : float or None
         Distance of planes in µm, if known and there is a z axis.
     name : str
@@ -46,15 +46,15 @@ class Image:
     below: FloatArray | None = None
 
     def __post_init__(self) -> None:
+        if not hasattr(self.data, "ndim"):
+            object.__setattr__(self, "data", as_float32(self.data))
         axes = self.axes or _DEFAULT_AXES.get(self.data.ndim, "")
-        if len(axes) != self.data.ndim or not axes.endswith("yx"):
-            raise InvalidInputError(
-                "axes", f"must have one letter per axis of {self.data.shape} and end with 'yx'", axes
-            )
+        if len(axes) != self.data.ndim or not axes.endswith("yx") or len(set(axes)) < len(axes):
+            rule = f"must have a letter of its own for each axis of {self.data.shape} and end with 'yx'"
+            raise InvalidInputError("axes", rule, axes)
         object.__setattr__(self, "axes", axes)
-        for size in self.pixel_size_um or ():
-            if not np.isfinite(size) or size <= 0:
-                raise InvalidInputError("pixel_size_um", "must be positive", self.pixel_size_um)
+        if self.pixel_size_um is not None:
+            object.__setattr__(self, "pixel_size_um", _checked_pixel_size(self.pixel_size_um))
         if self.below is not None and self.below.shape != self.data.shape:
             raise InvalidInputError(
                 "below", f"must have the image's shape {self.data.shape}", self.below.shape
@@ -158,6 +158,18 @@ class Image:
             return 0
         sizes = [int(self.data.shape[self.axes.index(axis)]) for axis in axes]
         return int(np.unravel_index(block, sizes)[axes.index("c")])
+
+
+def _checked_pixel_size(given: Any) -> tuple[float, float]:
+    try:
+        sizes = np.broadcast_to(np.asarray(given, dtype=float), 2) if np.ndim(given) < 1 else given
+        y, x = (float(size) for size in sizes)
+    except (TypeError, ValueError):
+        rule = "must be one number, or two for y and x"
+        raise InvalidInputError("pixel_size_um", rule, given) from None
+    if not (np.isfinite([y, x]).all() and min(y, x) > 0):
+        raise InvalidInputError("pixel_size_um", "must be positive", given)
+    return y, x
 
 
 def as_float32(array: Any, argument: str = "image") -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_deblur.core.errors import CancelledError
@@ -26,11 +26,15 @@ class Progress:
         What is happening now, in a few words.
     partial : object or None
         Best result so far where the method offers one (a tensor or an array).
+    shown : callable or None
+        Turns ``partial`` into what may be looked at; not for nothing, so once in a while, and in the thread
+        that computes, where ``partial`` changes with the next step.
     """
 
     fraction: float
     message: str
     partial: Any = None
+    shown: Callable[[Any], Any] | None = None
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Run:
     _cancel: threading.Event = field(default_factory=threading.Event, repr=False)
     _low: float = 0.0
     _high: float = 1.0
+    _shown: Callable[[Any], Any] | None = field(default=None, repr=False)
 
     def cancel(self) -> None:
         """Ask the run to stop; it does so at its next iteration or tile."""
@@ -76,7 +81,18 @@ class Run:
             _cancel=self._cancel,
             _low=self._low + span * start / max(total, 1),
             _high=self._low + span * stop / max(total, 1),
+            _shown=self._shown,
         )
+
+    def showing(self, shown: Callable[[Any], Any]) -> Run:
+        """Return a view of this run whose progress can be looked at.
+
+        Parameters
+        ----------
+        shown : callable
+            Turns what `step` gets as ``partial`` into what may be looked at.
+        """
+        return replace(self, _shown=shown)
 
     def step(self, done: int, total: int, message: str, partial: Any = None) -> None:
         """Report progress and stop here if a cancel was asked for.
@@ -88,7 +104,7 @@ class Run:
         """
         fraction = self._low + (self._high - self._low) * done / max(total, 1)
         if self.on_progress is not None:
-            self.on_progress(Progress(fraction, message, partial))
+            self.on_progress(Progress(fraction, message, partial, self._shown))
         if self._cancel.is_set():
             error = CancelledError(f"cancelled during {message}")
             error.partial = partial

@@ -111,6 +111,16 @@ def memory_budget_bytes(device: str) -> int:
     return int(psutil.virtual_memory().available * _SHARE_OF_FREE_MEMORY)
 
 
+# As CUDA and MPS, Linux, Windows, and CUDA's libraries say it.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "alloc_failed",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception means that the device's memory is used up."""
     if isinstance(error, MemoryError):
@@ -118,4 +128,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "cannot allocate memory" in text
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
+def free_cache(device: str) -> None:
+    """Give back the memory that torch keeps for itself on a card."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()

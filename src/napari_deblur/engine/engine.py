@@ -6,20 +6,28 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_deblur.core.errors import CancelledError, DeviceError
 from napari_deblur.core.image import FloatArray
 from napari_deblur.core.run import Run
-from napari_deblur.engine.device import DeviceReport, choose_device, is_out_of_memory, memory_budget_bytes
+from napari_deblur.engine.device import (
+    DeviceReport,
+    choose_device,
+    free_cache,
+    is_out_of_memory,
+    memory_budget_bytes,
+)
 from napari_deblur.engine.plan import TilePlan
 from napari_deblur.engine.tiles import BytesOf, Compute, computed, over_windows, to_numpy
 from napari_deblur.engine.tiling import Tiling, fit_tile, halved
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 BLEND_PX = 16
 _MODELS_KEPT = 4
@@ -75,10 +83,7 @@ class Engine:
             yield
         finally:
             self._busy.release()
-            if self.device == "cuda":
-                import torch
-
-                torch.cuda.empty_cache()
+            free_cache(self.device)
 
     def network(self, model: str, *, device: str | None = None) -> tuple[torch.nn.Module, dict[str, Any]]:
         """Return a network and its card, loaded and checked once.
@@ -202,10 +207,7 @@ class Engine:
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, DeviceError) or not is_out_of_memory(error):
                 raise
-            if self.device == "cuda":
-                import torch
-
-                torch.cuda.empty_cache()
+            free_cache(self.device)
             return None
         return to_numpy(found).reshape(n_out, *blocks.shape)
 
@@ -265,12 +267,27 @@ class Engine:
                     raise
             tile, device = self._back_off(tile, device, run)
 
+    def or_on_cpu(self, compute: Callable[[str], T], run: Run) -> T:
+        """Compute something that cannot be tiled, on the CPU where the device's memory does not suffice.
+
+        Parameters
+        ----------
+        compute : callable
+            Takes the device.
+        run : Run
+        """
+        try:
+            return compute(self.device)
+        except (RuntimeError, MemoryError) as error:
+            if self.device == "cpu" or isinstance(error, DeviceError) or not is_out_of_memory(error):
+                raise
+        free_cache(self.device)
+        run.note(f"Memory ran out on {self.device}: what looks at the whole image was done on the CPU.")
+        return compute("cpu")
+
     def _back_off(self, tile: tuple[int, ...], device: str, run: Run) -> tuple[tuple[int, ...], str]:
         """Return a smaller tile, or the CPU when tiles cannot shrink further."""
-        if device == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+        free_cache(device)
         smaller = halved(tile)
         if smaller is not None:
             pixels = " × ".join(str(side) for side in smaller)

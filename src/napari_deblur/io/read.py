@@ -176,8 +176,9 @@ def _named(data: NDArray[Any], source: Path, argument: str) -> Image:
         raise InvalidInputError(
             argument, "must have 2 to 5 axes, the last two y and x", f"{str(source)!r}, shape {data.shape}"
         )
-    checked = as_image(data, argument, smallest_px=1) if data.size and data.min() != data.max() else None
-    pixels = checked.data if checked else as_float32(data, argument)
+    pixels = as_float32(data, argument)
+    if pixels.min() != pixels.max():  # a constant one may be a PSF, and is refused where it is an image
+        pixels = as_image(data, argument, smallest_px=1).data
     return Image(pixels, name=source.stem, source={"path": str(source), "dtype": str(data.dtype)})
 
 

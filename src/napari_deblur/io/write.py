@@ -95,7 +95,7 @@ def write_image(
         _WRITERS[kind](image, temporary, provenance, dtype)
     target = Path(path).expanduser()
     if kind == "npy" and provenance is not None:
-        write_json(provenance, target.with_name(target.name + ".json"), overwrite=True)
+        write_json(provenance, _beside(target), overwrite=overwrite, argument=argument)
     return target
 
 
@@ -119,7 +119,14 @@ def check_image_path(
         from napari_deblur.io.ome_zarr import require_zarr
 
         require_zarr(argument, target)
+    if kind == "npy":  # which holds no record: it lies beside, and one that lies there would tell of this
+        check_output(_beside(target), overwrite=overwrite, argument=argument)
     return kind
+
+
+def _beside(target: Path) -> Path:
+    """Return where the record of a file without room for it lies."""
+    return target.with_name(target.name + ".json")
 
 
 def write_psf(
@@ -130,6 +137,7 @@ def write_psf(
     z_step_um: float | None = None,
     record: Record | dict[str, Any] | None = None,
     overwrite: bool = False,
+    argument: str = "output",
 ) -> Path:
     """Write a PSF as an image (``.tif``, ``.npy``, …) that `read_psf` reads back unchanged.
 
@@ -143,6 +151,8 @@ def write_psf(
         Distance of planes, for a PSF in 3D.
     record : Record or dict, optional
     overwrite : bool
+    argument : str
+        Name used in errors.
 
     Raises
     ------
@@ -152,7 +162,7 @@ def write_psf(
     data = as_float32(psf, "psf")
     step = z_step_um if data.ndim == 3 else None
     image = Image(data, pixel_size_um=pixel_size_um, z_step_um=step, name="PSF")
-    return write_image(image, path, record, overwrite)
+    return write_image(image, path, record, overwrite, argument)
 
 
 def write_depth(

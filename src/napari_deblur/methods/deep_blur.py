@@ -170,7 +170,9 @@ def _note_limits(trained: dict[str, Any], y: Tensor, blur: Blur, gain: float, re
     from napari_deblur.methods.self_deblur import kernel_of
     from napari_deblur.optics.widths import half_energy_radius_px
 
-    brightest = max(float(y.flatten().kthvalue(max(1, int(_BRIGHTEST * y.numel()))).values), _LEAST_CONTRAST)
+    nth = max(1, int(_BRIGHTEST * y.numel()))
+    # On the CPU: Apple's GPUs learned this late.
+    brightest = max(float(y.flatten().cpu().kthvalue(nth).values), _LEAST_CONTRAST)
     noise = (gain * max(brightest, 0.0) + read**2) ** 0.5 / brightest
     radius = half_energy_radius_px(kernel_of(blur, y).cpu().numpy())
     run.fact("noise_share_of_brightest", noise)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from napari_deblur.core.params import Param
-from napari_deblur.methods.base import Method
+from napari_deblur.methods.base import GREY_VALUES, Method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ _RAMP = 0.1
 _COUPLINGS = tuple(8 ** (step / 2) for step in range(6))
 _MOST_CG_STEPS = 12
 _RELATIVE_RESIDUAL = 1e-4
+_DARKEST = 1e-12
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1.0, 1e5
 _WEIGHT_FACTOR = 0.9
 _AREAS, _AREA_PX = 16, 1000
@@ -51,6 +52,15 @@ class HyperLaplacian(Method):
         title="Data weight",
         help="Weight λ of the data for intensities up to 1; measured from the image's noise when not given.",
     )
+    peak: float | None = Param(
+        None,
+        gt=0,
+        le=1e9,
+        title="Peak",
+        help="Grey value that counts as 1; that of the plane's brightest pixel when not given.",
+        unit=GREY_VALUES,
+        advanced=True,
+    )
     clip_negative: bool = Param(
         True, title="No negative values", help="Set negative intensities of the result to zero."
     )
@@ -61,9 +71,14 @@ class HyperLaplacian(Method):
     settles_in_solve: ClassVar[bool] = True
 
     def settle(self, y: Tensor, blur: Blur, run: Run) -> Self:
-        """Measure the weight of the data on the whole plane where it is not given."""
+        """Measure peak and weight of the data on the whole plane where they are not given."""
         del blur
-        return self.model_copy(update={"data_weight": self._weight(y, run)})
+        peak = self._peak(y)
+        return self.model_copy(update={"peak": peak, "data_weight": self._weight(y / peak, run)})
+
+    def _peak(self, y: Tensor) -> float:
+        # Couplings and weight are meant for intensities up to 1, and y may be one dim plane of many.
+        return self.peak if self.peak is not None else max(float(y.max()), _DARKEST)
 
     def _weight(self, y: Tensor, run: Run) -> float:
         if self.data_weight is not None:
@@ -78,6 +93,8 @@ class HyperLaplacian(Method):
 
     def solve(self, y: Tensor, blur: Blur, run: Run) -> Tensor:
         """Restore one plane, tightening the coupling of image and shrunken gradients step by step."""
+        peak = self._peak(y)
+        y = y / peak
         weight = self._weight(y, run)
         system = _NormalEquations(blur, y)
         x = blur.extend(y)
@@ -86,9 +103,9 @@ class HyperLaplacian(Method):
             wanted = [shrink(part, coupling) for part in gradient(x)]
             right_side = back + coupling / weight * gradient_adjoint(*wanted)
             x = system.solve(right_side, x, coupling / weight)
-            shown = self._finished(blur.crop(x))[None]
+            shown = peak * self._finished(blur.crop(x))[None]
             run.step(done, len(_COUPLINGS), f"{self.title}, step {done}", shown)
-        return self._finished(x)
+        return peak * self._finished(x)
 
     def _finished(self, x: Tensor) -> Tensor:
         return x.clamp_min(0) if self.clip_negative else x

@@ -46,7 +46,7 @@ def check_agreement(
     from napari_deblur.optics.fitting import distance_to
 
     distance = distance_to(FAMILIES[network], values, kernel)
-    if distance > tolerance:
+    if not distance <= tolerance:  # nor where it is not a number
         given = ", ".join(PARAMETERS[network])
         rule = f"must be left out where {given} is given, or lie within {tolerance:g} of what that says"
         raise InvalidInputError("psf", rule, f"a kernel at {distance:.2f}")

@@ -12,6 +12,7 @@ of it is equivariant to the scale of the image and to an offset.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +154,8 @@ class UnrolledDouglasRachford(nn.Module):
         images: list[Tensor] = []
         for step in range(steps):
             told = noise * self.log_noise[step].exp()
-            with torch.autocast(y.device.type, torch.bfloat16, enabled=half):
+            # Not every device knows autocast, be it switched off.
+            with torch.autocast(y.device.type, torch.bfloat16) if half else nullcontext():
                 z = self.network(step)(x - seen.level, told) + seen.level
             images.append(z)
             if on_step is not None:

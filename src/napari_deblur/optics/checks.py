@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_deblur.core.errors import InvalidInputError
 
@@ -45,12 +45,24 @@ def checked_parameters(
         raise InvalidInputError("parameters", "must be numbers", parameters) from None
     if values.shape != (len(names),):
         raise InvalidInputError("parameters", f"must be {len(names)} numbers: {', '.join(names)}", parameters)
-    for name, value in zip(names, values.tolist(), strict=True):
-        if not math.isfinite(value):
-            raise InvalidInputError(name, "must be finite", value)
-        if name.startswith("sigma") and value <= 0:
-            raise InvalidInputError(name, "must be positive", value)
-        if name in ("defocus_waves", "astigmatism_waves") and value < 0:
-            rule = "must be 0 or more (reversing defocus and astigmatism together gives the same kernel)"
-            raise InvalidInputError(name, rule, value)
+    check_values(names, values)
     return [float(value) for value in values]
+
+
+def check_values(names: Sequence[str], values: NDArray[Any]) -> None:
+    """Refuse values ``(…, N)`` of parameters that are not finite or have no meaning.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming the first parameter that breaks its rule.
+    """
+    for name, column in zip(names, np.moveaxis(values, -1, 0).reshape(len(names), -1), strict=True):
+        if not np.isfinite(column).all():
+            raise InvalidInputError(name, "must be finite", float(column[~np.isfinite(column)][0]))
+        least = float(column.min())
+        if name.startswith("sigma") and least <= 0:
+            raise InvalidInputError(name, "must be positive", least)
+        if name in ("defocus_waves", "astigmatism_waves") and least < 0:
+            rule = "must be 0 or more (reversing defocus and astigmatism together gives the same kernel)"
+            raise InvalidInputError(name, rule, least)

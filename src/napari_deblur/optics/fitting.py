@@ -121,11 +121,12 @@ def _distances(members: NDArray[np.float64], target: NDArray[np.float64]) -> NDA
     flat, wanted = members.reshape(len(members), -1), target.ravel()
     centred, goal = flat - flat.mean(axis=1, keepdims=True), wanted - wanted.mean()
     power = (centred**2).sum(axis=1)
-    brightness = np.maximum(centred @ goal / power, 0)
+    brightness = np.maximum(centred @ goal / np.maximum(power, 1e-30), 0)
     ground = wanted.mean() - brightness * flat.mean(axis=1)
     left = (goal**2).sum() - brightness**2 * power
     total = ((wanted - ground[:, None]) ** 2).sum(axis=1)
-    return np.asarray(np.sqrt(np.maximum(left, 0) / total))
+    # A kernel without any shape is explained by none: it is as far off as can be.
+    return np.asarray(np.where(total > 0, np.sqrt(np.maximum(left, 0) / np.maximum(total, 1e-30)), 1.0))
 
 
 def _rendered(chosen: PsfFamily, values: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ _TOLERATED_NEGATIVE = 0.01
 _TOLERATED_SUM_ERROR = 1e-3
 _SUSPECT_PEDESTAL = 0.1
 _SMALLEST_FOR_PEDESTAL = 9
+_BRIGHT_SHARE, _NOTED_SHIFT_PX = 0.5, 2.0
 
 
 def prepare_psf(
@@ -66,6 +67,7 @@ def prepare_psf(
     _warn_of_pedestal(kernel, run, argument)
     kernel = _odd_sized(kernel, run, argument)
     _check_fits(kernel.shape, image_shape, argument)
+    _note_off_centre(kernel, run, argument)
     total = float(kernel.sum())
     if abs(total - 1) > _TOLERATED_SUM_ERROR:
         _note(run, f"{argument} summed to {total:.4g}; it was divided by that, so that the flux is kept.")
@@ -75,6 +77,20 @@ def prepare_psf(
 def _note(run: Run | None, text: str) -> None:
     if run is not None:
         run.note(text)
+
+
+def _note_off_centre(kernel: NDArray[np.float64], run: Run | None, argument: str) -> None:
+    """Tell where a kernel as it is given will move the image."""
+    bright = np.maximum(kernel - _BRIGHT_SHARE * kernel.max(), 0)
+    # Along z light may well lie off: lenses focus elsewhere in a sample of another index.
+    off = (centroid_px(bright) - [size // 2 for size in kernel.shape])[-2:]
+    if np.abs(off).max() > _NOTED_SHIFT_PX:
+        by = ", ".join(f"{part:+.1f}" for part in off)
+        _note(
+            run,
+            f"{argument} is brightest {by} pixels (y, x) off its centre, and the result is moved the other "
+            "way; given with its pixel size, a measured PSF is centred.",
+        )
 
 
 def _check_fits(shape: tuple[int, ...], image_shape: tuple[int, ...] | None, argument: str) -> None:

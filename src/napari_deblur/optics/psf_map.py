@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_deblur.core.atomic import atomic_path
 from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.optics.checks import check_values
 from napari_deblur.optics.psf import DEFAULT_CUTOFF_CYCLES_PER_PX, PsfFamily, family
 from napari_deblur.optics.psf_basis import MODEL as OF_A_BASIS
 
@@ -122,6 +123,7 @@ class PsfMap:
             raise InvalidInputError("parameters", rule, f"shape {values.shape}")
         if not np.isfinite(values).all():
             raise InvalidInputError("parameters", "must be finite", "NaN or infinity")
+        check_values(fam.parameter_names, values)
         grid = values.shape[:2]
         if centers.shape != (*grid, 2):
             rule = f"must have the shape {(*grid, 2)}"
@@ -134,6 +136,9 @@ class PsfMap:
         for name, array in (("valid", ok), ("confidence", trust)):
             if array.shape != grid:
                 raise InvalidInputError(name, f"must have the shape {grid}", f"shape {array.shape}")
+        if not ((trust >= 0) & (trust <= 1)).all():
+            found = f"{trust.min():g} to {trust.max():g}"
+            raise InvalidInputError("confidence", "must be from 0 to 1", found)
         for name, width in (("predicted_error", values.shape[-1]), ("signed_defocus_waves", 4)):
             if (more_values := more.get(name)) is not None and more_values.shape != (*grid, width):
                 raise InvalidInputError(
@@ -235,7 +240,7 @@ class PsfMap:
         InvalidInputError
             If the file is missing or not such a map.
         """
-        source = Path(path)
+        source = Path(path).expanduser()
         if not source.is_file():
             raise InvalidInputError("psf_map", "must be an existing file", str(source))
         try:

@@ -18,7 +18,7 @@ from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.base import Step
 from napari_deblur.steps.deblur_job import DeblurJob
 from napari_deblur.steps.deblur_result import DeblurResult
-from napari_deblur.steps.psf_source import BlurFactory, PsfSource, restored_ndim
+from napari_deblur.steps.psf_source import BlindPsf, BlurFactory, PsfSource, restored_ndim
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
@@ -119,6 +119,7 @@ class Deblur(Step):
         started = time.perf_counter()
         with engine.job(run):
             job = DeblurJob(self, image, engine, run, restored_ndim(psf, image, self.method))
+            job.took_background = background is not None
             job.compute(psf, optics)
         return job.result(started)
 
@@ -164,7 +165,11 @@ class Deblur(Step):
             tile_px=self.tile_px,
         )
         n_blocks, at_once = image.data.size // math.prod(shape), 1
-        if tiles.n_tiles == 1 and self.takes_several(image) and not isinstance(psf, str | list | None):
+        if (
+            tiles.n_tiles == 1
+            and self.takes_several(image)
+            and not isinstance(psf, str | BlindPsf | list | None)
+        ):
             at_once = min(n_blocks, engine.at_once(shape, self.bytes_of(blurs, n_kernels)))
         pixels = _WHOLE_COPIES * image.data.size + _BLOCK_COPIES * at_once * math.prod(shape)
         return MemoryPlan(tiles, n_blocks, 4 * pixels, engine.describe(), at_once)

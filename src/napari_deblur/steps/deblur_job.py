@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_deblur.core.errors import CancelledError
+from napari_deblur.core.errors import CancelledError, InvalidInputError, UntellableError
 from napari_deblur.core.image import FloatArray, Image
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
@@ -15,11 +17,11 @@ from napari_deblur.methods.base import Method, method_id
 from napari_deblur.optics.noise_floor import dark_noise
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
-from napari_deblur.steps.base import describe_input
-from napari_deblur.steps.deblur_record import checksums, described_psf, flux_facts
-from napari_deblur.steps.deblur_result import DeblurResult
+from napari_deblur.steps.deblur_record import checksums, described_psf, described_run, flux_facts
+from napari_deblur.steps.deblur_result import DeblurResult, SoFar
 from napari_deblur.steps.deblur_solve import settle_window, with_reblurred
 from napari_deblur.steps.psf_limits import note_uncertain_psf
+from napari_deblur.steps.psf_map import without_gaps
 from napari_deblur.steps.psf_source import BlurFactory, PlanePsf, PsfSource, resolve
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ class DeblurJob:
         # Grey values, all pixels together, that were cut off below zero before the method got the image.
         self.cut_off = 0.0
         self.psfs: dict[int, PlanePsf] = {}
+        self.optics: Optics | None = None
+        self.took_background = False
+        self._kept: set[int] = set()
         self._made: tuple[PlanePsf, BlurFactory] | None = None
         self.unit = "Plane" if ndim == 2 else "Volume"
         self.networks = checksums(step.method)
@@ -60,7 +65,10 @@ class DeblurJob:
         ------
         CancelledError
             If there is nothing to keep.
+        InvalidInputError
+            If there is nothing to restore.
         """
+        self.optics = optics
         shared: PlanePsf | None = None
         count, index = len(self.blocks), 0
         while index < count:
@@ -70,15 +78,7 @@ class DeblurJob:
                 continue
             group = range(index, index + 1)
             try:
-                source = shared or resolve(
-                    psf,
-                    self.image,
-                    index,
-                    method=self.step.method,
-                    engine=self.engine,
-                    run=self.run.part(index, index + 1, count),
-                    optics=optics,
-                )
+                source = shared or self._resolved(psf, index, optics)
                 shared = source if source.shared else None
                 group = self._together(index, source)
                 part = self.run.part(index, group.stop, count)
@@ -88,14 +88,29 @@ class DeblurJob:
                         self._one(
                             number, self.blocks[number], source, self.run.part(number, number + 1, count)
                         )
-            except CancelledError as error:
-                if index == 0 and error.partial is None:
+            except CancelledError:
+                if not self._kept:
                     raise
                 self.partial = True
                 where = f"{self.unit.lower()} {index + 1}" + (f" to {group.stop}" if len(group) > 1 else "")
                 self.run.note(f"Cancelled in {where} of {count}; the rest is as it came in.")
                 return
             index = group.stop
+        if not self.psfs:
+            rule = f"must have a {self.unit.lower()} that is not constant"
+            raise InvalidInputError("image", rule, f"{count} constant {self.unit.lower()}s")
+
+    def _resolved(self, psf: PsfSource, index: int, optics: Optics | None) -> PlanePsf:
+        """Return the PSF of a plane or volume; in whose pixels none is found has that of the one before."""
+        run = self.run.part(index, index + 1, len(self.blocks))
+        method, engine = self.step.method, self.engine
+        try:
+            return resolve(psf, self.image, index, method=method, engine=engine, run=run, optics=optics)
+        except UntellableError as error:
+            if not self.psfs:
+                raise
+            self.run.note(f"{self.unit} {index} took the PSF of the one before: {error}.")
+            return self.psfs[max(self.psfs)]
 
     def _is_constant(self, index: int) -> bool:
         block = self.blocks[index]
@@ -165,7 +180,8 @@ class DeblurJob:
             if settled is None and not whole:
                 settled = self._settled(y, blurs, run, index)
             blur = blurs(window.shape, window.origin, tile.device)
-            return with_reblurred(settled or self.method, tile, blur, part)
+            shown = part.showing(partial(self._so_far, index)) if whole else part
+            return with_reblurred(settled or self.method, tile, blur, shown)
 
         try:
             both = self.engine.over_tiles(
@@ -206,11 +222,16 @@ class DeblurJob:
 
         window = settle_window(y.shape)
         centre = np.ascontiguousarray(y[window])
-        device = self.engine.device
-        blur = blurs(centre.shape, tuple(span.start for span in window), device)
-        try:
+        origin = tuple(span.start for span in window)
+        run = run.showing(partial(self._so_far, index)) if centre.shape == y.shape else run
+
+        def settle(device: str) -> Method:
             with torch.inference_mode():
-                settled = self.method.settle(torch.from_numpy(centre).to(device), blur, run)
+                blur = blurs(centre.shape, origin, device)
+                return self.method.settle(torch.from_numpy(centre).to(device), blur, run)
+
+        try:
+            settled = self.engine.or_on_cpu(settle, run)
             self.networks |= checksums(settled)
             return settled
         except CancelledError as error:
@@ -219,7 +240,13 @@ class DeblurJob:
                 self._keep(index, np.stack([image, np.full_like(image, np.nan)]))
             raise
 
+    def _so_far(self, index: int, partial: Tensor) -> SoFar:
+        """Return what a method has of a plane or volume, in grey values."""
+        image = partial[0].float().cpu().numpy()
+        return SoFar(index, image * np.float32(self.scale) + np.float32(self.step.camera_offset))
+
     def _keep(self, index: int, both: FloatArray) -> None:
+        self._kept.add(index)
         done = np.isfinite(both[0])
         back = both * np.float32(self.scale) + np.float32(self.step.camera_offset)
         self.restored[index] = np.where(done, back[0], self.restored[index])
@@ -235,26 +262,30 @@ class DeblurJob:
 
         step, run = self.step, self.run
         offset = np.float64(step.camera_offset)
-        for name, value in flux_facts(
-            float(np.sum(self.blocks - offset)), float(np.sum(self.restored - offset)), self.cut_off
-        ).items():
+        light_in, light_out = (
+            float(np.sum(blocks, dtype=np.float64) - offset * blocks.size)
+            for blocks in (self.blocks, self.restored)
+        )
+        for name, value in flux_facts(light_in, light_out, self.cut_off).items():
             run.fact(name, value)
         if self.image.below is not None:
             change = run.facts["flux_out"] - run.facts["flux_in"]
             run.fact("flux_change_grey_values_per_px", change / self.blocks.size)
         residual = self.blocks - self.reblurred
-        run.fact("reblur_residual_rms", float(np.sqrt(np.mean(residual**2))))
+        square = sum(float(np.vdot(block, block)) for block in residual.astype(np.float32, copy=False))
+        run.fact("reblur_residual_rms", math.sqrt(square / residual.size))
         weights: dict[str, str] = {}
         for source in self.psfs.values():
             weights |= source.weights
         weights |= self.networks
+        psf = described_psf({n: one.description for n, one in self.psfs.items()}, self.image, self.ndim)
         record = Record(
             step=step.model_dump(mode="json"),
             seed=step.seed,
             device=self.engine.describe(),
             seconds=elapsed_s(started),
-            input=describe_input(self.image),
-            psf=described_psf({n: one.description for n, one in self.psfs.items()}, self.image, self.ndim),
+            input=described_run(self.image, psf, self.optics, background=self.took_background),
+            psf=psf,
             weights=weights,
             facts=dict(run.facts),
             notes=list(run.notes),
@@ -262,12 +293,23 @@ class DeblurJob:
             learned=step.method.learned,
         )
         name = f"{self.image.name} · {step.method.label}"
-        used = [source.psf for source in self.psfs.values()]
-        maps = [one for one in used if isinstance(one, PsfMap)]
         return DeblurResult(
             image=self.image.with_data(self.image.from_blocks(self.restored), name),
-            psf=maps if len(maps) > 1 else used[0],
+            psf=self._used_psf(),
             residual=self.image.with_data(self.image.from_blocks(residual), f"{name} · residual"),
             record=record,
             partial=self.partial,
         )
+
+    def _used_psf(self) -> Any:
+        """Return the kernel or map that was used; where planes have maps of their own, one of each.
+
+        A constant plane takes its neighbour's. Of a run that was cancelled, planes that it did not reach
+        have none.
+        """
+        used = [source.psf for source in self.psfs.values()]
+        if not isinstance(used[0], PsfMap) or all(one is used[0] for one in used):
+            return used[0]
+        found = [self.psfs[index].psf if index in self.psfs else None for index in range(len(self.blocks))]
+        maps = [one if isinstance(one, PsfMap) else None for one in found]
+        return [one for one in maps if one is not None] if self.partial else without_gaps(maps, self.run)

@@ -11,7 +11,7 @@ from napari_deblur.core.run import Run
 from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
-from napari_deblur.steps.psf_source import BlurFactory, PsfSource, resolve
+from napari_deblur.steps.psf_source import BlindPsf, BlurFactory, PsfSource, resolve
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
@@ -29,6 +29,8 @@ def planned_blurs(step: Deblur, image: Image, psf: PsfSource, engine: Engine) ->
         return BlurFactory(kernel=np.zeros(fitted_shape(one, image.block_shape(3)), np.float32))
     if isinstance(one, PsfMap | PsfBasis):
         return _many_kernels(one.kernel_size_px)
+    if isinstance(one, BlindPsf):
+        one = one.model
     if one is None or isinstance(one, str):
         from napari_deblur.optics.psf import FAMILIES
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from napari_deblur.core.image import Image
 from napari_deblur.methods.base import Method
+from napari_deblur.optics.settings import Optics
+from napari_deblur.steps.base import describe_input
 
 
 def flux_facts(before: float, after: float, cut_off: float) -> dict[str, float]:
@@ -30,6 +32,30 @@ def flux_facts(before: float, after: float, cut_off: float) -> dict[str, float]:
         "flux_change": (after - given) / given if given else 0.0,
         "flux_cut_off": cut_off,
     }
+
+
+def described_run(
+    image: Image, psf: Mapping[str, Any], optics: Optics | None, *, background: bool = False
+) -> dict[str, Any]:
+    """Return what a record keeps of the image, and of what was given beside it and had an effect.
+
+    Parameters
+    ----------
+    image : Image
+    psf : mapping
+        What the record keeps of the PSF.
+    optics : Optics or None
+        Kept where they helped to estimate the PSF: a recipe takes them for the PSF itself where no other is.
+    background : bool
+        Whether a background was given to be taken off; whoever knows its file names it in place of this.
+    """
+    found = describe_input(image)
+    start = psf.get("started_from") or psf
+    if optics is not None and (start.get("blind") or start.get("simulated")):
+        found["optics"] = optics.model_dump(mode="json")
+    if background:
+        found["background"] = "in memory"
+    return found
 
 
 def described_psf(found: Mapping[int, dict[str, Any]], image: Image, ndim: int) -> dict[str, Any]:

@@ -34,3 +34,19 @@ class DeblurResult:
     residual: Image
     record: Record
     partial: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SoFar:
+    """What a run has of one plane or volume while it is at it.
+
+    Attributes
+    ----------
+    index : int
+        Which one, counted over the leading axes.
+    data : ndarray, shape (y, x) or (z, y, x)
+        In the image's grey values.
+    """
+
+    index: int
+    data: NDArray[np.float32]

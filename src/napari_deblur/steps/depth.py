@@ -23,6 +23,7 @@ from napari_deblur.steps.surface_fit import nearest_over_image, over_image, robu
 
 if TYPE_CHECKING:
     from napari_deblur.optics.psf_map import PsfMap
+    from napari_deblur.optics.settings import Optics
 
 __all__ = ["DepthResult", "EstimateDepth", "Surface"]
 
@@ -82,6 +83,7 @@ class EstimateDepth(Step):
         psf_map: PsfMap,
         *,
         calibration: DepthCalibration | None = None,
+        optics: Optics | None = None,
         image: Image | ArrayLike | None = None,
         run: Run | None = None,
     ) -> DepthResult:
@@ -93,6 +95,8 @@ class EstimateDepth(Step):
             Of the family zernike-3, or gaussian-2 with the cylinder along x or y.
         calibration : DepthCalibration, optional
             Gives µm; without it the depth is relative, and its sign is open unless ``axis_deg`` is given.
+        optics : Optics, optional
+            With ``axis_deg`` they give µm by theory where there is no calibration, for zernike-3 maps.
         image : Image or array_like, shape (…, y, x), optional
             Intensities for the surface, and the pixel size if the map has none.
         run : Run, optional
@@ -110,7 +114,10 @@ class EstimateDepth(Step):
         if plane is not None and plane.shape != psf_map.image_shape:
             rule = f"must have the shape {psf_map.image_shape} that the map was made for"
             raise InvalidInputError("image", rule, f"shape {plane.shape}")
+        if calibration is None and optics is not None and self.axis_deg is not None:
+            calibration = self._theory(psf_map, optics, run)
         if calibration is not None:
+            _check_kind(calibration)
             calibration.check_fits(psf_map, self.rule)
         signal = defocus_signal(psf_map, self.rule)
         quantity = signal.along(self._axis_rad(signal, psf_map, calibration, run))
@@ -153,13 +160,20 @@ class EstimateDepth(Step):
                 raise InvalidInputError("axis_deg", rule, self.axis_deg)
         elif calibration is not None:
             axis = calibration.axis_rad
-            if self.axis_deg is not None:
+            if self.axis_deg is not None and abs(math.sin(math.radians(self.axis_deg) - axis)) > 1e-6:
                 run.note("The lens's axis was taken from the calibration, not from axis_deg.")
         else:
             axis = 0.0 if only_sign else signal.principal_axis_rad()
             run.note("Without calibration or axis_deg it stays open which side is beyond focus.")
         run.fact("axis_deg", round(math.degrees(axis), 3))
         return axis
+
+    def _theory(self, psf_map: PsfMap, optics: Optics, run: Run) -> DepthCalibration | None:
+        assert self.axis_deg is not None
+        if psf_map.model != "zernike-3":
+            run.note(f"Optics give µm to zernike-3 maps only; of this {psf_map.model} map depth is relative.")
+            return None
+        return DepthCalibration.from_optics(optics, axis_deg=self.axis_deg)
 
     def _smoothed(
         self, depth: NDArray[np.float64], signal: DefocusSignal, psf_map: PsfMap, run: Run
@@ -230,3 +244,9 @@ def _note_outside(
         run.note(
             f"{share:.0%} of the positions lie outside the calibrated depths of {low:.3g} to {high:.3g} µm."
         )
+
+
+def _check_kind(calibration: Any) -> None:
+    if not isinstance(calibration, DepthCalibration):
+        rule = "must be a DepthCalibration (DepthCalibration.load reads one from a file)"
+        raise InvalidInputError("calibration", rule, repr(calibration))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from napari_deblur.core.errors import InvalidInputError
+from napari_deblur.core.errors import InvalidInputError, UntellableError
 from napari_deblur.core.image import FloatArray, Image, as_image
 from napari_deblur.core.params import Param
 from napari_deblur.core.record import Record
@@ -49,10 +49,11 @@ class EstimatePsfMap(Step):
     kind: Literal["estimate-psf-map"] = "estimate-psf-map"
     title: ClassVar[str] = "PSF map"
 
-    model: Literal["gaussian-2", "zernike-3"] = Param(
+    model: Literal["gaussian-1", "gaussian-2", "zernike-1", "zernike-2", "zernike-3"] = Param(
         "zernike-3",
         title="Model",
-        help="gaussian-2: widths along y and x; zernike-3: defocus and astigmatism, needed for depth.",
+        help="gaussian-1 and -2: one width, or those along y and x; zernike-1: defocus; -2: astigmatism; "
+        "-3: both, needed for depth.",
     )
     stride_px: int = Param(
         64, ge=8, le=1024, step=8, title="Stride", help="Distance between neighbouring patches.", unit="px"
@@ -142,7 +143,7 @@ class EstimatePsfMap(Step):
             "input": describe_input(image) | ({"optics": optics.model_dump(mode="json")} if optics else {}),
             "weights": {self.model: str(card["sha256"])},
         }
-        maps = _without_gaps(found, run)
+        maps = without_gaps(found, run)
         return [
             replace(one, record=_record(one, spent, zoom, run, about).to_dict())
             for one, spent in zip(maps, seconds, strict=True)
@@ -229,11 +230,11 @@ def _as_read(plane: FloatArray, zoom: float, run: Run) -> FloatArray:
     return floor.filled(scaled, run.seed)
 
 
-def _without_gaps(found: list[PsfMap | None], run: Run) -> list[PsfMap]:
+def without_gaps(found: list[PsfMap | None], run: Run) -> list[PsfMap]:
     """Give planes without a map that of the nearest one, nowhere valid."""
     known = [index for index, one in enumerate(found) if one is not None]
     if not known:
-        raise InvalidInputError(
+        raise UntellableError(
             "image",
             "must hold texture that is not saturated somewhere, to tell its PSF",
             "no valid patch (no texture, too much noise, or blur of another kind, such as shake), so no map",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,24 @@ from napari_deblur.optics.settings import Optics
 if TYPE_CHECKING:
     from napari_deblur.methods.base import Method
 
-OnePsf: TypeAlias = NDArray[Any] | Image | PsfMap | PsfBasis | Optics | str
+
+@dataclass(frozen=True)
+class BlindPsf:
+    """A PSF that is yet to be read off the image.
+
+    Attributes
+    ----------
+    model : str
+        Id of the model that reads it.
+    one_psf : bool
+        Whether all patches are read as one PSF of the whole field.
+    """
+
+    model: str
+    one_psf: bool = False
+
+
+OnePsf: TypeAlias = NDArray[Any] | Image | PsfMap | PsfBasis | Optics | BlindPsf | str
 PsfSource: TypeAlias = OnePsf | list[PsfMap] | list[NDArray[Any]] | list[Image] | list[Optics] | None
 
 
@@ -47,7 +65,7 @@ def _with_z(image: Image) -> str:
 
 
 def _ndim_of(psf: PsfSource, image: Image) -> int:
-    if isinstance(psf, str | PsfMap | PsfBasis) or psf is None:
+    if isinstance(psf, str | BlindPsf | PsfMap | PsfBasis) or psf is None:
         return 2
     if isinstance(psf, Optics):
         return 2 if psf.z_step_um is None else 3
@@ -91,7 +109,7 @@ def _is_per_channel_array(shape: tuple[int, ...], image: Image) -> bool:
 
 def one_of(psf: Any, image: Image, block: int, ndim: int) -> tuple[OnePsf, bool]:
     """Return the PSF of one plane or volume, and whether it is everyone's."""
-    if isinstance(psf, str | PsfMap | PsfBasis | Optics | Image):
+    if isinstance(psf, str | BlindPsf | PsfMap | PsfBasis | Optics | Image):
         return psf, True
     if _is_list(psf) and all(isinstance(one, PsfMap) for one in psf):
         count = len(image.planes())
@@ -118,6 +136,7 @@ def describe_map(psf_map: PsfMap) -> dict[str, Any]:
     if known is not None:
         more["coefficients"] = [round(float(value), 5) for value in known.ravel()]
         more |= {name: psf_map.record[name] for name in ("basis_field",) if name in psf_map.record}
+    more |= _origin(psf_map)
     return {
         "source": "psf-map",
         "model": psf_map.model,
@@ -130,3 +149,21 @@ def describe_map(psf_map: PsfMap) -> dict[str, Any]:
         },
         **more,
     }
+
+
+def _origin(psf_map: PsfMap) -> dict[str, Any]:
+    """Return what decides whether the same map is found again without its file, and how.
+
+    Under ``made`` stands what no step repeats: such a map has to be in a file to be used again.
+    """
+    record, basis = psf_map.record, getattr(psf_map, "basis", None)
+    if "edited" in record:
+        return {"made": "edited by hand"}
+    if "basis_field" in record:
+        return {"made": "measured for a field of a PSF basis"}
+    if basis is not None:
+        return {"simulated": True} if "simulated" in basis.record else {"made": "found in a PSF basis"}
+    step = record.get("step") or {}
+    if step.get("kind") != "estimate-psf-map":
+        return {"made": "built from parameters"}
+    return {"estimated": dict(step)}

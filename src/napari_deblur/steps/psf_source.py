@@ -18,17 +18,20 @@ from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.identify import IdentifyOperator, known_basis
-from napari_deblur.steps.psf_rules import PsfSource, describe_map, one_of, restored_ndim
+from napari_deblur.steps.psf_rules import BlindPsf, PsfSource, describe_map, one_of, restored_ndim
 
 if TYPE_CHECKING:
     from napari_deblur.blur.base import Blur
+    from napari_deblur.blur.convolution import Convolution
     from napari_deblur.blur.space_varying import EigenPsfs
     from napari_deblur.engine.engine import Engine
     from napari_deblur.methods.base import Method
 
-__all__ = ["BlurFactory", "PlanePsf", "PsfSource", "describe_map", "resolve", "restored_ndim"]
+__all__ = ["BlindPsf", "BlurFactory", "PlanePsf", "PsfSource", "describe_map", "resolve", "restored_ndim"]
 
 _TOLERATED_SIZE_ERROR = 0.02
+# Light that is coarser than two pixels: finer detail than that no pixel can hold.
+_SAMPLED_CUTOFF = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +42,9 @@ class BlurFactory:
     eigen: EigenPsfs | None = None
     spacing: tuple[float, ...] = ()
     pedestal: float = 0.0
-    # The last window's blur, for the next one of the same shape; each thread has its own.
-    _last: threading.local = field(default_factory=threading.local, repr=False)
+    # The last window's blur, for the next one of the same shape, by thread. Not in what Python keeps for each
+    # thread: that is cleared when a thread of Qt's has ended, too late for a plan's own clean-up to be run.
+    _last: dict[int, tuple[Any, Convolution]] = field(default_factory=dict, repr=False)
 
     @property
     def n_kernels(self) -> int:
@@ -78,11 +82,13 @@ class BlurFactory:
             top, left = origin_px
             return MaskThenConvolve(self.eigen, (height, width), origin_px=(top, left), device=device)
         assert self.kernel is not None
-        if getattr(self._last, "made_for", None) != (shape, str(device)):
-            self._last.__dict__.clear()  # its memory is free before the next takes any
-            self._last.blur = Convolution(torch.from_numpy(self.kernel).to(device), shape, self.spacing)
-            self._last.made_for = (shape, str(device))
-        blur: Convolution = self._last.blur
+        thread, wanted = threading.get_ident(), (shape, str(device))
+        made_for, blur = self._last.get(thread, (None, None))
+        if blur is None or made_for != wanted:
+            del blur
+            self._last.pop(thread, None)  # its memory is free before the next takes any
+            blur = Convolution(torch.from_numpy(self.kernel).to(device), shape, self.spacing)
+            self._last[thread] = wanted, blur
         return blur
 
 
@@ -183,32 +189,33 @@ def resolve(
 
         kernel = prepare_psf(first, image_shape=image.shape_yx, argument="psf_size_px")
         return PlanePsf(kernel, description={"source": "none", "shape": list(kernel.shape)})
-    whole_field = psf is None and method.default_one_psf
     if psf is None:
-        psf = method.default_psf
-        if psf is None:
+        if method.default_psf is None:
             raise InvalidInputError("psf", f"must be given for {method.title}", "nothing")
-        run.note(f"No PSF was given: it is estimated from the image with {psf}.")
+        psf = BlindPsf(method.default_psf, method.default_one_psf)
+        run.note(f"No PSF was given: it is estimated from the image with {psf.model}.")
     ndim = restored_ndim(psf, image, method)
     one, shared = one_of(psf, image, block, ndim)
-    if isinstance(one, str | PsfBasis):
-        given = {"model": one, "one_psf": whole_field}
-        found = _from_pixels(given, image, block, engine=engine, run=run, optics=optics)
+    found = None
+    if isinstance(one, str | BlindPsf | PsfBasis):
+        found = _from_pixels(one, image, block, engine=engine, run=run, optics=optics)
         if not method.blind or method.space_varying:
             return found
         one, shared = found.psf, found.shared
     if isinstance(one, PsfMap):
+        described = describe_map(one) if found is None else found.description
+        weights = dict(one.record.get("weights", {}))
         if method.blind and not method.space_varying:
             run.note(
                 f"{method.title} has one PSF for the whole field; its search starts from the map's mean."
             )
-            return PlanePsf(one.kernels().mean(axis=(0, 1)), shared, describe_map(one))
+            return PlanePsf(one.kernels().mean(axis=(0, 1)), shared, described, weights)
         if not method.space_varying:
             raise InvalidInputError("psf", f"must be a single kernel for {method.title}", "a PSF map")
         if one.image_shape != image.shape_yx:
             rule = f"must belong to an image of {image.shape_yx} pixels"
             raise InvalidInputError("psf_map", rule, f"a map of an image of {one.image_shape}")
-        return PlanePsf(one, shared, describe_map(one), dict(one.record.get("weights", {})))
+        return PlanePsf(one, shared, described, weights)
     return _kernel(one, image, ndim, shared, run)
 
 
@@ -226,6 +233,11 @@ def _kernel(psf: Any, image: Image, ndim: int, shared: bool, run: Run) -> PlaneP
     block_shape = image.block_shape(ndim)
     if isinstance(psf, Optics):
         check_sizes(psf, image, ndim)
+        if (cutoff := psf.cutoff_cycles_per_px) > _SAMPLED_CUTOFF:
+            run.note(
+                f"The pixels do not sample the optics (NA · pixel / wavelength is {cutoff:.2g}, above "
+                f"{_SAMPLED_CUTOFF}): the PSF is hardly larger than a pixel, and there is little to deblur."
+            )
         described = {"source": "optics", **psf.model_dump(mode="json")}
         if ndim == 2:
             from napari_deblur.optics.psf import optics_psf
@@ -279,28 +291,37 @@ def _relative(voxel_um: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _from_pixels(
-    given: dict[str, Any], image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
+    psf: str | BlindPsf | PsfBasis,
+    image: Image,
+    plane: int,
+    *,
+    engine: Engine,
+    run: Run,
+    optics: Optics | None,
 ) -> PlanePsf:
-    """Return the PSF that a model or a basis, under ``model``, finds in the pixels of one plane."""
-    basis = given["model"]
-    if basis == OF_A_BASIS:
-        basis = known_basis(basis, optics)
-    if isinstance(basis, PsfBasis):
-        return _identified(basis, image, plane, run)
+    """Return the PSF that a model or a basis finds in the pixels of one plane."""
+    if isinstance(psf, PsfBasis):
+        return _identified(psf, image, plane, run)
+    given = BlindPsf(psf) if isinstance(psf, str) else psf
+    if given.model == OF_A_BASIS:
+        return _identified(known_basis(given.model, optics), image, plane, run)
     return _blind(given, image, plane, engine=engine, run=run, optics=optics)
 
 
 def _blind(
-    given: dict[str, Any], image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
+    given: BlindPsf, image: Image, plane: int, *, engine: Engine, run: Run, optics: Optics | None
 ) -> PlanePsf:
-    """Return the PSF that `EstimatePsfMap` with the fields given reads off one plane."""
+    """Return the PSF that `EstimatePsfMap` reads off one plane."""
     from napari_deblur.steps.psf_map import EstimatePsfMap
 
     planes = image.with_data(image.unclipped).planes()
     single = Image(planes[plane], "yx", image.pixel_size_um, name=image.name)
-    estimate = EstimatePsfMap(**given).estimate(single, engine=engine, run=run, optics=optics)
+    step = EstimatePsfMap(**{"model": given.model, "one_psf": given.one_psf})
+    estimate = step.estimate(single, engine=engine, run=run, optics=optics)
     alone = len(image.planes()) == 1
-    return PlanePsf(estimate, alone, describe_map(estimate), dict(estimate.record.get("weights", {})))
+    # A recipe estimates it anew in every image, also where another map was estimated before.
+    described = {**describe_map(estimate), "blind": True}
+    return PlanePsf(estimate, alone, described, dict(estimate.record.get("weights", {})))
 
 
 def _identified(basis: PsfBasis, image: Image, plane: int, run: Run) -> PlanePsf:

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_deblur.core.atomic import check_output, explained, move
+from napari_deblur.core.atomic import explained, move
 from napari_deblur.core.errors import NapariDeblurError
 from napari_deblur.core.record import Record
 from napari_deblur.core.run import Run
-from napari_deblur.io.formats import is_zarr, output_format
+from napari_deblur.io.formats import is_zarr
 from napari_deblur.io.lazy import LazyImage
-from napari_deblur.io.numbers import Dtype, check_dtype, with_dtype
+from napari_deblur.io.numbers import Dtype, with_dtype
 from napari_deblur.methods.base import make_method
 from napari_deblur.optics.settings import Optics
-from napari_deblur.steps.base import describe_input
 from napari_deblur.stream.executors import Executor
 from napari_deblur.stream.part import Part
 from napari_deblur.stream.plan import Streaming, StreamPlan
 from napari_deblur.stream.prepare import Preparation
+from napari_deblur.stream.sizes import check_space
 from napari_deblur.stream.stages import close_files
+from napari_deblur.stream.wanted import Wanted
 
 if TYPE_CHECKING:
     from napari_deblur.steps.deblur import Deblur
@@ -93,7 +94,7 @@ def deblur_file(
         Numbers of the result; the residual is always float32. With whole ones the brightest block comes
         first, so that a result that does not fit them is most often refused at once.
     overwrite : bool
-        Whether results that exist may be replaced.
+        Whether results that exist, or were begun with other settings, may be replaced.
     settings : Streaming, optional
     executor : Executor, optional
         Where blocks are computed; this process by default.
@@ -109,19 +110,28 @@ def deblur_file(
     InvalidInputError
         If the image or the PSF breaks a rule, or the image goes, changes or turns out not to be finite.
     OutputError
-        If a result exists, is being written by another run, or cannot be written.
+        If a result exists, was begun with other settings, is being written by another run, or cannot be
+        written.
     CancelledError
         If cancelled.
     """
-    targets = {"output": Path(output)} | ({"residual": Path(residual)} if residual is not None else {})
-    for name, path in targets.items():
-        targets[name] = check_output(path, overwrite=overwrite, argument=name).absolute()
-    formats = {name: output_format(path, format, blockwise=True) for name, path in targets.items()}
-    check_dtype(dtype, image.source, formats["output"])
-    part = Part(targets["output"])
+    wanted = Wanted.checked(
+        step,
+        image,
+        output,
+        residual,
+        format,
+        psf=psf,
+        optics=optics,
+        dtype=dtype,
+        overwrite=overwrite,
+        settings=settings or Streaming(),
+    )
+    part = Part(wanted.targets["output"])
     with part.held():
-        job = _StreamRun(step, image, psf, optics, targets, formats, dtype, part, settings, executor, run)
-        job.overwrite, job.psf_path = overwrite, psf_path
+        job = _StreamRun(wanted, part, executor, run)
+        job.psf_path = psf_path
+        job.begin()  # what it refuses to discard stays as it is
         try:
             return job.all(on_plan)
         except BaseException as error:
@@ -140,20 +150,21 @@ def deblur_file(
 class _StreamRun(Preparation):
     """One run: prepares the job, has its pieces done, and puts the results into place."""
 
+    psf_path: Path | None = None
+
     def all(self, on_plan: Callable[[StreamPlan], None] | None) -> StreamResult:
         started = time.perf_counter()
-        self._check_image()
-        self._begin()
         self._prepare_psf(self.run.part(0, 2, 100))
         plan = self._plan()
         if on_plan is not None:
             on_plan(plan)
-        self._check_space(plan)
+        if "sinks" not in self.job:
+            check_space(self.wanted, plan, self.run)
         self._scan(self.run.part(2, 8, 100))
         self._settle(self.run.part(8, 10, 100))
         self._create()
         restoring = self.run.part(10, 97, 100)
-        if self.dtype != "float32":
+        if self.wanted.dtype != "float32":
             first = self.grid.number_at(tuple(self.job["brightest"]))
             self._do(
                 "deblur", range(first, first + 1), restoring.part(0, 1, len(self.grid)), "brightest block"
@@ -162,7 +173,7 @@ class _StreamRun(Preparation):
         self._pyramid(self.run.part(97, 100, 100))
         record = self._record(started, plan)
         self._finish(record)
-        return StreamResult(self.targets, record, plan)
+        return StreamResult(self.wanted.targets, record, plan)
 
     def _create(self) -> None:
         """Make the empty results."""
@@ -171,22 +182,22 @@ class _StreamRun(Preparation):
         from napari_deblur.io.tiff_writer import TiledTiffWriter
         from napari_deblur.io.zarr_writer import ZarrWriter
 
-        sinks, levels = {}, []
-        for name, kind in self.formats.items():
+        wanted, sinks, levels = self.wanted, {}, []
+        for name, kind in wanted.formats.items():
             zarr = is_zarr(kind)
             file = f"{name}{'.zarr' if zarr else '.ome.tif'}"
             title = f"{self.image.name} · {self.step.method.label}" + (
                 " · residual" if name == "residual" else ""
             )
             stub = replace(self.image.stub(), name=title)
-            with explained(self.targets[name], name):
+            with explained(wanted.targets[name], name):
                 if zarr:
                     writer = ZarrWriter.create(
                         self.part.folder / file,
                         stub,
                         version="0.5" if kind.endswith("0.5") else "0.4",
                         chunks=self.grid.chunks(),
-                        dtype=self.dtype_of(name),
+                        dtype=wanted.dtype_of(name),
                     )
                     levels += [
                         [name, level, [[s.start, s.stop] for s in region]]
@@ -195,7 +206,7 @@ class _StreamRun(Preparation):
                     ]
                 else:
                     TiledTiffWriter.create(
-                        self.part.folder / file, stub, blocks=self.grid.keep, dtype=self.dtype_of(name)
+                        self.part.folder / file, stub, blocks=self.grid.keep, dtype=wanted.dtype_of(name)
                     )
             sinks[name] = {"file": file, "format": kind}
         self._update(sinks=sinks, pyramid=levels)
@@ -208,7 +219,7 @@ class _StreamRun(Preparation):
             self._do("halve", range(items[0], items[-1] + 1), run, "pyramid")
 
     def _record(self, started: float, plan: StreamPlan) -> Record:
-        from napari_deblur.steps.deblur_record import described_psf, flux_facts
+        from napari_deblur.steps.deblur_record import described_psf, described_run, flux_facts
 
         blocks = list(self.part.finished("deblur").values())
         offset = np.float64(self.step.camera_offset) * self.image.size
@@ -239,16 +250,16 @@ class _StreamRun(Preparation):
             "block_px": list(plan.block),
             "halo_px": list(plan.halo),
         }
-        psf, image, ndim = self.work.psf(0), self.image.stub(), int(self.job["n_spatial"])
-        numbers = range(1 if self.job["psf_shared"] else self.work.n_volumes)
-        described = described_psf({n: self.work.psf(n).description for n in numbers}, image, ndim)
+        work, image, ndim = self.work, self.image.stub(), int(self.job["n_spatial"])
+        psf, numbers = work.psf(work.first), [0] if self.job["psf_shared"] else work.restored
+        described = described_psf({n: work.psf(n).description for n in numbers}, image, ndim)
         path = {"path": str(self.psf_path.resolve())} if self.psf_path else {}
         return Record(
             step=self.step.model_dump(mode="json"),
             seed=self.step.seed,
             device="; ".join(sorted({block["device"] for block in blocks})),
             seconds=round(time.perf_counter() - started, 3),
-            input=describe_input(image),
+            input=described_run(image, described, self.wanted.optics),
             psf={**described, **path},
             weights=psf.weights | self._checksums(),
             facts=facts,
@@ -267,13 +278,13 @@ class _StreamRun(Preparation):
 
     def _finish(self, record: Record) -> None:
         """Put the finished results into place, and remove what they grew in."""
-        work = self.work
+        work, wanted = self.work, self.wanted
         work.check_unchanged()
-        for name, target in self.targets.items():
+        for name, target in wanted.targets.items():
             with explained(target, name):
-                work.writer(name).set_record(with_dtype(record.to_dict(), self.dtype_of(name)))
+                work.writer(name).set_record(with_dtype(record.to_dict(), wanted.dtype_of(name)))
                 path = self.part.folder / self.job["sinks"][name]["file"]
                 for leftover in path.rglob("*.partial") if path.is_dir() else ():
                     leftover.unlink()  # of a worker that was killed while it wrote
-                move(path, target, overwrite=self.overwrite, argument=name)
+                move(path, target, overwrite=wanted.overwrite, argument=name)
         self.part.remove()

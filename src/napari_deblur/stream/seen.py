@@ -15,6 +15,7 @@ from napari_deblur.core.image import Image
 from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
+from napari_deblur.steps.psf_rules import BlindPsf
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,8 @@ def digest(psf: Any) -> Any:
     """Return what tells one PSF from another (JSON types)."""
     if psf is None or isinstance(psf, str):
         return psf
+    if isinstance(psf, BlindPsf):
+        return [psf.model, psf.one_psf]
     if isinstance(psf, Optics):
         return psf.model_dump(mode="json")
     if isinstance(psf, list):

@@ -16,6 +16,7 @@ from napari_deblur.core.image import FloatArray
 from napari_deblur.core.run import Run
 from napari_deblur.io.lazy import LazyImage, Region, open_image
 from napari_deblur.methods.base import Method, make_method
+from napari_deblur.steps.psf_rules import BlindPsf
 from napari_deblur.stream.grid import Grid
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ class Work:
         return Deblur(**self.job["step"])
 
     @property
-    def blind(self) -> str | PsfBasis:
+    def blind(self) -> BlindPsf | PsfBasis:
         """What estimates the PSF of every plane: a model, or the basis that was saved beside the job."""
         if self.job["blind"] != BASIS_FILE:
-            return str(self.job["blind"])
+            return BlindPsf(str(self.job["blind"]), bool(self.job.get("one_psf")))
         from napari_deblur.optics.psf_basis import PsfBasis
 
         return PsfBasis.load(self.folder / BASIS_FILE)
@@ -113,6 +114,17 @@ class Work:
     def n_volumes(self) -> int:
         """How many planes or volumes are restored each for itself."""
         return math.prod(self.image.shape[axis] for axis in self.lead)
+
+    @property
+    def restored(self) -> list[int]:
+        """Numbers of the planes or volumes that are restored: all but those that are known to be constant."""
+        constant = set(self.job.get("constant", ()))
+        return [number for number in range(self.n_volumes) if number not in constant]
+
+    @property
+    def first(self) -> int:
+        """Number of the first of them, which has a PSF in any case."""
+        return self.restored[0]
 
     def arranged(self, data: FloatArray) -> FloatArray:
         """Return a view of a block with the axes that are restored together last."""

@@ -83,8 +83,7 @@ class ComparisonTable(QTableWidget):
         self.setFixedHeight(height + (header.sizeHint().height() if header is not None else 0))
 
     def _selected(self) -> None:
-        if self.selectedItems():
-            self.chosen.emit(self.currentRow())
+        self.chosen.emit(self.currentRow() if self.selectedItems() else -1)
 
 
 def _cells(one: Compared) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from napari_deblur.ui.psf_panel import BASIS, BLIND, OPTICS
 from napari_deblur.ui.qt import caption
 from napari_deblur.ui.region import Region, current_plane
 from napari_deblur.ui.results import Result, add_results, look_of
+from napari_deblur.ui.so_far import LiveLayer
 
 if TYPE_CHECKING:
     from napari_deblur.core.params import Declared
@@ -38,7 +39,6 @@ class DeblurDock(PsfDock):
 
     title: ClassVar[str] = "Deblur"
     help: ClassVar[str] = "Restores an image with one PSF, a PSF map, or none at all."
-    facts = ""
 
     def build(self, body: QVBoxLayout) -> None:
         """Add PSF, method and the step's own form."""
@@ -127,16 +127,18 @@ class DeblurDock(PsfDock):
             if with_residual:
                 added[-1].visible = False
             self.facts = summary(record)
-            self.show_kernel(result.psf)
-            if blind and region is None:
+            self.show_kernel(result.psf, source)
+            if blind and region is None and not result.partial:
                 self._keep_maps(source, result.psf)
             self.show_status(result.record.device, result.record.seconds)
 
         return work, done
 
-    def ended_text(self) -> str:
-        """Return what became of the flux and how well the result explains the input."""
-        return self.facts
+    def live_view(self, source: LayerImage, region: Region | None) -> LiveLayer:
+        """Show what there is of a run that takes its time."""
+        layer = self.picker.layer()
+        look = look_of(layer) if layer is not None else {}
+        return LiveLayer(self.viewer, source, region, look)
 
     def _keep_maps(self, source: LayerImage, psf: Any) -> None:
         """Offer a blind estimate for the next run."""

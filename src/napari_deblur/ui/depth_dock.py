@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout
 from napari_deblur.core.errors import InvalidInputError, NapariDeblurError
 from napari_deblur.core.run import Run
 from napari_deblur.steps.depth import EstimateDepth
+from napari_deblur.ui.alone_in_3d import AloneIn3D
 from napari_deblur.ui.calibration_panel import CalibrationPanel
 from napari_deblur.ui.dock import StepDock
 from napari_deblur.ui.forms import FormWithReset
@@ -21,13 +22,16 @@ from napari_deblur.ui.layers import LayerImage, Placement, length_um, provenance
 from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.qt import caption
 from napari_deblur.ui.region import Region, current_plane
-from napari_deblur.ui.results import contrast_limits, put_layer
+from napari_deblur.ui.results import about_of, contrast_limits, put_layer
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from napari_deblur.steps.depth import DepthResult
     from napari_deblur.steps.surface import Surface
 
 _RELATIVE_HEIGHT = 0.2
+_SURFACE = "surface"
 
 
 class DepthDock(StepDock):
@@ -47,7 +51,7 @@ class DepthDock(StepDock):
         self.show_button = QPushButton("Show the surface in 3D")
         self.show_button.setCheckable(True)
         self.show_button.toggled.connect(self._show_surface)
-        self._shown_before: dict[Any, bool] = {}
+        self.alone = AloneIn3D(self.viewer)
         for widget in (
             QLabel("<b>PSF map</b>"),
             self.map_text,
@@ -58,12 +62,15 @@ class DepthDock(StepDock):
             body.addWidget(widget)
             body.addSpacing(4)
         self.store.changed.connect(self._maps_changed)
+        self.viewer.layers.events.removed.connect(self._layer_removed)
 
     def layer_picked(self) -> None:
         """Offer the layer's map and pixel size."""
         layer = self.picker.layer()
+        self.show_button.setChecked(False)
         with suppress(NapariDeblurError):  # said when the user presses the button
-            self.calibration.optics.fill(LayerImage.of(layer).pixel_size_um if layer is not None else None)
+            if layer is not None:
+                self.calibration.optics.fill(LayerImage.of(layer), layer.metadata)
         self._maps_changed()
 
     def entry(self) -> MapEntry | None:
@@ -74,7 +81,9 @@ class DepthDock(StepDock):
         return None
 
     def released(self) -> None:
-        """Stop listening to the maps."""
+        """Leave the window as it was, and stop listening to it."""
+        self.alone.restore()
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.store.changed.disconnect(self._maps_changed)
         self.calibration.release()
 
@@ -99,7 +108,10 @@ class DepthDock(StepDock):
             return result, result.surface(pixel_size_um=pixel, relative_height_um=tall)
 
         def done(found: tuple[DepthResult, Surface]) -> None:
+            in_3d = self.show_button.isChecked()
+            self.show_button.setChecked(False)
             self._add(source, *found)
+            self.show_button.setChecked(in_3d)
             self.show_status(found[0].record.device, found[0].record.seconds)
 
         return work, done
@@ -112,7 +124,7 @@ class DepthDock(StepDock):
             more = {"role": "depth", "of": source.name, "quantity": quantity, "calibrated": result.calibrated}
             return provenance(result.record, **more)
 
-        trust, depth, mesh = "depth confidence", f"depth ({result.unit})", "surface"
+        trust, depth, mesh = "depth confidence", f"depth ({result.unit})", _SURFACE
         look = {"colormap": "gray", "contrast_limits": (0, 1), "visible": False}
         put_layer(
             self.viewer,
@@ -151,19 +163,32 @@ class DepthDock(StepDock):
             entry = self.entry()
             self.map_text.setText(entry.describe() if entry else "None yet: run the PSF map dock first.")
 
+    def surface(self) -> Layer:
+        """Return the newest surface of the chosen layer.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is none yet.
+        """
+        chosen = self.picker.layer()
+        wanted = (chosen.name if chosen is not None else None, _SURFACE)
+        for layer in reversed(self.viewer.layers):
+            about = about_of(layer)
+            if (about.get("of"), about.get("quantity")) == wanted:
+                return layer
+        raise InvalidInputError("surface", "must exist: press Run on this image first", "none")
+
     def _show_surface(self, on: bool) -> None:
-        surfaces = [layer for layer in self.viewer.layers if type(layer).__name__ == "Surface"]
-        if on and surfaces:
-            self._shown_before = {layer: layer.visible for layer in self.viewer.layers}
-            for layer in self.viewer.layers:
-                layer.visible = layer is surfaces[-1]
-            self.viewer.dims.ndisplay = 3
-            self.viewer.fit_to_view()
-        elif not on:
-            self.viewer.dims.ndisplay = 2
-            for layer in self.viewer.layers:
-                layer.visible = self._shown_before.get(layer, layer.visible)
-            self._shown_before = {}
+        if not on:
+            self.alone.restore()
+            return
+        self.attempt(lambda: self.alone.show(self.surface()))
+        self.show_button.setChecked(self.alone.layer is not None)
+
+    def _layer_removed(self, event: Any) -> None:
+        if event.value is self.alone.layer:
+            self.show_button.setChecked(False)
 
 
 def surface_placement(flat: Placement, pixel_size_um: tuple[float, float] | None) -> Placement:

@@ -9,27 +9,25 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QProgressBar,
     QPushButton,
     QScrollArea,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
+from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.run import Progress, Run
 from napari_deblur.ui.device import NOT_KNOWN_YET, device_line, warm_up
-from napari_deblur.ui.history import history
 from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.picker import LayerPicker
 from napari_deblur.ui.qt import alive, caption
+from napari_deblur.ui.recipe_button import RecipeButton
 from napari_deblur.ui.region import Region, preview_region
-from napari_deblur.ui.worker import Job, Outcome, job_board, show_failure
+from napari_deblur.ui.worker import Job, LiveView, Outcome, in_words, job_board, show_failure
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -46,6 +44,11 @@ class StepDock(QWidget):
     ----------
     napari_viewer : Viewer
         The name is what napari looks for.
+
+    Attributes
+    ----------
+    facts : str
+        What a job found out about its result, set by what it does at its end; empty when one starts.
     """
 
     title: ClassVar[str]
@@ -62,6 +65,7 @@ class StepDock(QWidget):
         self.board = job_board()
         self._closed = False
         self._was_docked = False
+        self.facts = ""
         self._message_before: str | None = None
         self.setMinimumWidth(_NARROWEST_PX)
         self.picker = LayerPicker(self.viewer)
@@ -72,10 +76,7 @@ class StepDock(QWidget):
         self.bar = QProgressBar()
         self.message = caption()
         self.status = caption(device_line(), dim=True)
-        self.recipe_button = QToolButton()
-        self.recipe_button.setText("Recipe…")
-        self.recipe_button.setToolTip("Save the steps run in this window, to run them over a folder of files")
-        self.recipe_button.clicked.connect(self._ask_recipe)
+        self.recipe_button = RecipeButton(self.viewer, self.attempt)
         self._lay_out()
         self.build(self.body)
         self.body.addStretch(1)
@@ -123,7 +124,7 @@ class StepDock(QWidget):
 
     def ended_text(self) -> str:
         """Return a line about the result for the user."""
-        return ""
+        return self.facts
 
     def released(self) -> None:
         """Let go of whatever outlives the dock."""
@@ -148,13 +149,24 @@ class StepDock(QWidget):
         """Do something and tell the user what went wrong with it, if anything."""
         try:
             return action()
-        except NapariDeblurError as error:
+        except Exception as error:  # as in a slot nobody else would tell the user
             show_failure(error)
         return None
 
-    def submit(self, title: str, work: Callable[[Run], Any], done: Callable[[Any], None]) -> bool:
+    def refuse(self, error: Exception) -> None:
+        """Tell the user why nothing was started."""
+        show_failure(error)
+        self.message.setText(in_words(error))
+
+    def submit(
+        self,
+        title: str,
+        work: Callable[[Run], Any],
+        done: Callable[[Any], None],
+        live: LiveView | None = None,
+    ) -> bool:
         """Start a job; tells the user if another one runs."""
-        if self.board.start(Job(title, work, done, self)):
+        if self.board.start(Job(title, work, done, self, live)):
             return True
         show_error("Another napari-deblur job is running: wait for it or cancel it first")
         return False
@@ -167,12 +179,15 @@ class StepDock(QWidget):
             source = LayerImage.of(layer)
             region = self.region(layer) if preview else None
             work, done = self.prepare(source, region)
-        except NapariDeblurError as error:
-            show_failure(error)
-            self.message.setText(str(error))
+        except Exception as error:  # as in a slot nobody else would tell the user
+            self.refuse(error)
             return
         what = "Preview of " if preview else ""
-        self.submit(f"{what}{self.title} on {source.name}", work, done)
+        self.submit(f"{what}{self.title} on {source.name}", work, done, self.live_view(source, region))
+
+    def live_view(self, source: LayerImage, region: Region | None) -> LiveView | None:
+        """Return what shows the result so far, where a dock does."""
+        return None
 
     def region(self, layer: Any) -> Region:
         """Return the part that a preview takes."""
@@ -192,6 +207,8 @@ class StepDock(QWidget):
         self.run_button.setEnabled(job is None)
         self.preview_button.setEnabled(job is None)
         self.cancel_button.setEnabled(mine)
+        if mine:
+            self.facts = ""
         if job is not None:
             self.bar.setValue(0)
             self.bar.setVisible(mine)
@@ -217,10 +234,8 @@ class StepDock(QWidget):
         if outcome.error is None:
             lines = [self.ended_text(), *outcome.job.run.notes]
             self.message.setText("\n".join(line for line in lines if line) or "Done")
-        elif isinstance(outcome.error, CancelledError):
-            self.message.setText("Cancelled; nothing was added")
         else:
-            self.message.setText(str(outcome.error) or type(outcome.error).__name__)
+            self.message.setText(in_words(outcome.error))
 
     def _warm_up(self) -> None:
         """Load the engine once the dock is drawn, so that the first preview need not."""
@@ -293,8 +308,3 @@ class StepDock(QWidget):
         foot.addWidget(self.status, 1)
         foot.addWidget(self.recipe_button)
         layout.addLayout(foot)
-
-    def _ask_recipe(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save the recipe", "recipe.yaml", "Recipe (*.yaml)")
-        if path:
-            self.attempt(lambda: history(self.viewer).save_recipe(path))

@@ -25,7 +25,7 @@ from napari_deblur.ui.layers import LayerImage
 from napari_deblur.ui.qt import Signal, WheelGuard, caption
 from napari_deblur.ui.region import Region, current_plane
 from napari_deblur.ui.results import Result, add_results, look_of
-from napari_deblur.ui.worker import Job, show_failure
+from napari_deblur.ui.worker import Job
 
 if TYPE_CHECKING:
     from napari_deblur.steps.deblur import DeblurResult
@@ -133,7 +133,6 @@ class LiveDock(StepDock):
         self._encoded: _Encoded | None = None
         self._region: Region | None = None
         self._wanted = False
-        self.facts = ""
         self._offer_networks()
         self.combo.currentIndexChanged.connect(self._network_chosen)
         self.sliders.changed.connect(self.follow)
@@ -187,6 +186,9 @@ class LiveDock(StepDock):
     def preview(self) -> None:
         """Take the part in view anew, and restore it."""
         self._encoded = self._region = None
+        if self.picker.layer() is None:
+            super().preview()  # says that there is none; sliders that move without an image need not
+            return
         self.follow()
 
     def follow(self) -> None:
@@ -209,9 +211,8 @@ class LiveDock(StepDock):
             if self._region is None or self._region.plane != current_plane(self.viewer, layer):
                 self._region = self.region(layer)
             work, done = self.prepare(source, self._region)
-        except NapariDeblurError as error:
-            show_failure(error)
-            self.message.setText(str(error))
+        except Exception as error:  # as in a slot nobody else would tell the user
+            self.refuse(error)
             return
         self.board.start(Job(f"Live defocus of {source.name}", work, done, self))
 
@@ -264,10 +265,6 @@ class LiveDock(StepDock):
             self.show_status(result.record.device, result.record.seconds)
 
         return work, done
-
-    def ended_text(self) -> str:
-        """Return the parameters that the image shown was restored for."""
-        return self.facts
 
     def released(self) -> None:
         """Forget the encoded image."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class MapEntry:
         Of the input layer, which may be renamed.
     edited : bool
         Whether the user made it by hand from an estimate.
+    path : Path or None
+        File that the one map came from or was saved to, for the record.
     """
 
     name: str
@@ -48,11 +51,16 @@ class MapEntry:
     placement: Placement
     layer_id: Any = None
     edited: bool = False
+    path: Path | None = None
 
     @classmethod
     def of(cls, source: LayerImage, maps: list[PsfMap], plane: tuple[int, ...] | None) -> MapEntry:
         """Bundle the maps of a layer."""
         return cls(source.name, tuple(maps), plane, source.shape[:-2], source.placement, source.layer_id)
+
+    def same_as(self, other: MapEntry | None) -> bool:
+        """Tell whether these are the very same maps, whatever became known of them since."""
+        return other is not None and self.maps is other.maps
 
     def belongs_to(self, source: LayerImage) -> bool:
         """Tell whether these are a layer's own maps."""
@@ -113,6 +121,11 @@ class MapStore(QObject):
         """Keep a map in place of an earlier one of the same input."""
         same = (entry.name, entry.layer_id)
         self.entries = [entry, *(other for other in self.entries if (other.name, other.layer_id) != same)]
+        self.changed.emit()
+
+    def saved(self, entry: MapEntry, path: Path) -> None:
+        """Remember the file of a map."""
+        self.entries = [replace(one, path=path) if one is entry else one for one in self.entries]
         self.changed.emit()
 
     def usable(self, source: LayerImage) -> list[MapEntry]:

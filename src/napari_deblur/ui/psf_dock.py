@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -126,11 +127,12 @@ class PsfDock(StepDock):
             show_failure(error)
             return
 
+        entry = self.psf.entry() if self.psf.current == MAP else None
+
         def work(run: Run) -> Any:
             from napari_deblur.steps.psf_source import resolve
 
-            psf = choice.load()
-            one = psf[0] if isinstance(psf, list) else psf
+            one = entry.at(plane) if entry is not None else choice.load()
             # In a basis the blur is found in the pixels; all else needs the image's sizes only.
             seen = isinstance(one, PsfBasis)
             image = source.checked(Region.whole_plane(source.shape, plane)) if seen else source.stub()
@@ -140,13 +142,13 @@ class PsfDock(StepDock):
             middle = [(size - 1) / 2 for size in source.shape[-2:]]
             return found.psf_at(*middle) if isinstance(found, PsfMap) else found
 
-        self.submit(f"PSF of {source.name}", work, self.show_kernel)
+        self.submit(f"PSF of {source.name}", work, partial(self.show_kernel, source=source))
 
-    def show_kernel(self, psf: Any) -> None:
-        """Show a kernel at the scale of the layer's voxels."""
-        if self._closed or not isinstance(psf, np.ndarray) or self.source is None:
+    def show_kernel(self, psf: Any, source: LayerImage) -> None:
+        """Show a kernel at the scale of the voxels of the layer that it was used on."""
+        if self._closed or not isinstance(psf, np.ndarray):
             return
-        image = self.source.stub()
+        image = source.stub()
         self.viewer_of_psf.show_psf(psf, image.voxel_size_um if psf.ndim == 3 else image.pixel_size_um)
 
     def released(self) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 from superqt import QLabeledDoubleSlider
 
+from napari_deblur.core.errors import NapariDeblurError
 from napari_deblur.optics.psf_family import PsfFamily
 from napari_deblur.optics.wavefronts import wavefront_waves
 from napari_deblur.optics.widths import fwhm_px
 from napari_deblur.ui.psf_overlays import split_unit
 from napari_deblur.ui.psf_view import coloured
 from napari_deblur.ui.qt import WheelGuard, caption
+from napari_deblur.ui.worker import show_failure
 
 if TYPE_CHECKING:
     from napari_deblur.optics.psf_map import PsfMap
@@ -54,11 +57,12 @@ class PsfEditor(QWidget):
     Parameters
     ----------
     use : callable
-        Called with a map of one PSF, when the user wants to restore with it.
+        Called with a map of one PSF, when the user wants to restore with it, and, where it was saved, with
+        its file.
     parent : QWidget, optional
     """
 
-    def __init__(self, use: Callable[[PsfMap], Any], parent: QWidget | None = None) -> None:
+    def __init__(self, use: Callable[..., Any], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._use = use
         self._map: PsfMap | None = None
@@ -70,10 +74,13 @@ class PsfEditor(QWidget):
         self.picture.setToolTip("The PSF (y down, x to the right), square-root stretched")
         self.wavefront.setToolTip("The wavefront over the pupil: green ahead, pink behind")
         self.reset_button, self.use_button = QPushButton("As estimated"), QPushButton("Use in Deblur")
+        self.save_button = QPushButton("Save…")
+        self.save_button.setToolTip("Save this PSF as a PSF map and use it: recipes need the file")
         self.reset_button.setToolTip("Go back to what was read off the image")
         self.use_button.setToolTip("Offer this PSF, for the whole image, as a PSF map in the Deblur dock")
         self.reset_button.clicked.connect(lambda: self._show(self._estimate))
         self.use_button.clicked.connect(self._offer)
+        self.save_button.clicked.connect(self._ask_save)
         self._rows = QGridLayout()
         self._rows.setContentsMargins(0, 0, 0, 0)
         self._rows.setColumnStretch(1, 1)
@@ -115,6 +122,7 @@ class PsfEditor(QWidget):
         pictures.addStretch(1)
         buttons.addWidget(self.reset_button)
         buttons.addWidget(self.use_button)
+        buttons.addWidget(self.save_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(pictures)
@@ -183,3 +191,23 @@ class PsfEditor(QWidget):
     def _offer(self) -> None:
         if self._map is not None:
             self._use(self.edited())
+
+    def save(self, path: str | Path) -> None:
+        """Write the PSF as a map of one position, replacing a file that the dialog asked about, and offer it.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        """
+        edited = self.edited()
+        self._use(edited, edited.save(Path(path).with_suffix(".npz"), overwrite=True).resolve())
+
+    def _ask_save(self) -> None:
+        title, kind = "Save the edited PSF", "PSF map (*.npz)"
+        path, _ = QFileDialog.getSaveFileName(self, title, "edited-psf.npz", kind)
+        if path and self._map is not None:
+            try:
+                self.save(path)
+            except NapariDeblurError as error:
+                show_failure(error)

@@ -15,6 +15,7 @@ from napari_deblur.core.errors import InvalidInputError, NapariDeblurError
 from napari_deblur.core.run import Run
 from napari_deblur.steps.identify import IdentifyOperator
 from napari_deblur.steps.psf_map import EstimatePsfMap
+from napari_deblur.steps.psf_source import describe_map
 from napari_deblur.ui.basis_panel import BasisPanel
 from napari_deblur.ui.device import engine_on, wanted_device
 from napari_deblur.ui.dock import StepDock
@@ -59,7 +60,6 @@ class PsfMapDock(StepDock):
     def build(self, body: QVBoxLayout) -> None:
         """Add form, optics, the view of one PSF, and files."""
         self.store = map_store(self.viewer)
-        self._whole = False
         self.form: FormWithReset[EstimatePsfMap] = FormWithReset(EstimatePsfMap, "Parameters")
         self.optics = OpticsPanel("Use the microscope's optics")
         self.all_planes = QCheckBox("Every plane, not only this one")
@@ -95,7 +95,8 @@ class PsfMapDock(StepDock):
         layer = self.picker.layer()
         self.all_planes.setVisible(layer is not None and layer.ndim > 2)
         with suppress(NapariDeblurError):  # said when the user presses a button
-            self.optics.fill(LayerImage.of(layer).pixel_size_um if layer is not None else None)
+            if layer is not None:
+                self.optics.fill(LayerImage.of(layer), layer.metadata)
         self.view.clear()
         self.editing.setVisible(False)
         self._maps_changed()
@@ -116,11 +117,6 @@ class PsfMapDock(StepDock):
             return None
         return entry, *entry.named_at(current_plane(self.viewer, layer))
 
-    def ended_text(self) -> str:
-        """Say how far the map is to be trusted."""
-        entry = self.entry()
-        return trust_line(list(entry.maps)) if entry is not None and self._whole else ""
-
     def prepare(
         self, source: LayerImage, region: Region | None
     ) -> tuple[Callable[[Run], Any], Callable[[Any], None]]:
@@ -131,7 +127,6 @@ class PsfMapDock(StepDock):
         if region is None and not (self.all_planes.isChecked() and len(source.shape) > 2):
             plane = current_plane(self.viewer, layer) if layer is not None else ()
         leading = source.shape[:-2] if plane is None else ()
-        self._whole = region is None
 
         def work(run: Run) -> tuple[list[PsfMap], Any, str]:
             part = region if region is not None or plane is None else Region.whole_plane(source.shape, plane)
@@ -148,7 +143,7 @@ class PsfMapDock(StepDock):
                 self.viewer, source.name, placement, maps, leading, mosaic_data, preview=region is not None
             )
             if region is None:
-                self.store.add(MapEntry.of(source, maps, plane))
+                self._keep(source, maps, plane)
                 history(self.viewer).add(maps[0].record)
                 if maps[0].grid_shape == (1, 1):
                     self._show_psf(maps[0], *map(float, maps[0].centers_px[0, 0]))
@@ -169,7 +164,9 @@ class PsfMapDock(StepDock):
             raise InvalidInputError("PSF map", "must be estimated or loaded before it can be saved", "none")
         target = Path(path).with_suffix(".npz")
         if not entry.per_plane:
-            entry.maps[0].save(target, overwrite=True)
+            saved = entry.maps[0].save(target, overwrite=True)
+            if "made" in describe_map(entry.maps[0]):  # else a recipe estimates it in every image anew
+                self.store.saved(entry, saved.resolve())
             return
         for index, one in enumerate(entry.maps):
             one.save(target.with_name(f"{target.stem}_{index:04d}.npz"), overwrite=True)
@@ -195,7 +192,7 @@ class PsfMapDock(StepDock):
         def done(result: tuple[PsfMap, Any]) -> None:
             loaded, mosaic_data = result
             add_overlays(self.viewer, source.name, source.placement, [loaded], (), mosaic_data)
-            self.store.add(MapEntry.of(source, [loaded], plane))
+            self._keep(source, [loaded], plane, Path(path).resolve())
 
         return self.submit(f"Loading {Path(path).name}", work, done)
 
@@ -208,7 +205,6 @@ class PsfMapDock(StepDock):
         every = self.all_planes.isChecked() and len(source.shape) > 2
         plane = None if every else current_plane(self.viewer, layer)
         leading = source.shape[:-2] if plane is None else ()
-        self._whole = True
 
         def work(run: Run) -> tuple[list[PsfMap], Any, str]:
             part = None if plane is None else Region.whole_plane(source.shape, plane)
@@ -220,10 +216,21 @@ class PsfMapDock(StepDock):
         def done(result: tuple[list[PsfMap], Any, str]) -> None:
             maps, mosaic_data, device = result
             add_overlays(self.viewer, source.name, source.placement, maps, leading, mosaic_data)
-            self.store.add(MapEntry.of(source, maps, plane))
+            self._keep(source, maps, plane)
             self.show_status(device, sum(float(one.record.get("seconds", 0.0)) for one in maps))
 
         return self.submit(f"{source.name} in a PSF basis", work, done)
+
+    def _keep(
+        self,
+        source: LayerImage,
+        maps: list[PsfMap],
+        plane: tuple[int, ...] | None,
+        path: Path | None = None,
+    ) -> None:
+        """Offer maps to the other docks, and say how far they are to be trusted."""
+        self.store.add(replace(MapEntry.of(source, maps, plane), path=path))
+        self.facts = trust_line(maps)
 
     def released(self) -> None:
         """Stop listening to the mouse."""
@@ -248,14 +255,21 @@ class PsfMapDock(StepDock):
         self.editor.show_at(psf_map, *psf_map.nearest(y, x))
         self.editing.setVisible(True)
 
-    def use_edited(self, psf_map: PsfMap) -> None:
-        """Offer a PSF that the user made by hand to the Deblur dock, before what was estimated."""
+    def use_edited(self, psf_map: PsfMap, path: Path | None = None) -> None:
+        """Offer a PSF that the user made by hand to the Deblur dock, before what was estimated.
+
+        Parameters
+        ----------
+        psf_map : PsfMap
+        path : Path, optional
+            File that it was saved to: only then can a recipe repeat what is restored with it.
+        """
         layer = self.picker.layer()
         if layer is None:
             return
         source = LayerImage.of(layer)
         entry = MapEntry.of(source, [psf_map], None)
-        self.store.add(replace(entry, name=f"{source.name} · edited PSF", edited=True))
+        self.store.add(replace(entry, name=f"{source.name} · edited PSF", edited=True, path=path))
         self.message.setText("The Deblur dock now offers the edited PSF as its PSF map.")
 
     def _mouse(self, viewer: Viewer, event: Any) -> Generator[None, None, None]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_deblur.steps.map_difference import MapDifference
 
 POWER, AXIS = "astigmatism_waves", "axis_rad"
+_GROUP = "psf-map"
 _UNITS = ("px", "waves", "rad")
 _ENERGY_SHOWN = 0.98
 _LARGEST_MOSAIC_BYTES = 200e6
@@ -180,7 +181,8 @@ def add_difference(
         low, high = ranges[parameter]
         reach = max(float(np.nanmax(np.abs(values))), _LEAST_SPREAD * (high - low) / 2)
         quantity = f"difference in {readable(parameter)}"
-        about = provenance(psf_map.record, role="overlay", of=name, quantity=quantity, minus=other)
+        more = {"group": _GROUP, "of": name, "quantity": quantity, "minus": other}
+        about = provenance(psf_map.record, role="overlay", **more)
         layer = put_layer(
             viewer,
             "image",
@@ -212,6 +214,9 @@ def add_overlays(
 ) -> list[Layer]:
     """Show maps over their image, in place of what was shown for it before.
 
+    A preview leaves the overlays of the whole image as they are; those replace also the preview's, and
+    differences to other maps, which were the old map's.
+
     Parameters
     ----------
     viewer : Viewer
@@ -238,11 +243,11 @@ def add_overlays(
     grid = Grid.of(first)
     place = placement if leading else placement.last(2)
     coarse = place.at(grid.first_px, grid.step_px)
-    end = " · preview" if preview else ""
+    role, end = ("preview", " · preview") if preview else ("overlay", "")
     added: list[Layer] = []
 
     def put(kind: str, data: NDArray[Any], where: Placement, quantity: str, **look: Any) -> None:
-        about = provenance(first.record, role="overlay", of=name, quantity=quantity)
+        about = provenance(first.record, role=role, group=_GROUP, of=name, quantity=quantity)
         title = f"{name} · {quantity}{end}"
         layer = put_layer(viewer, kind, data, where, name=title, metadata=about, **look)
         added.append(layer)
@@ -282,5 +287,5 @@ def add_overlays(
         width = max(1.0, float(grid.step_px.min()) / 14)
         look = {"vector_style": "line", "edge_width": width, "edge_color": "white"}
         put("vectors", astigmatism_lines(maps, leading), place, "astigmatism axis", **look)
-    remove_layers(viewer, "overlay", name, keep=added)
+    remove_layers(viewer, _GROUP, name, (role,) if preview else ("overlay", "preview"), keep=added)
     return added

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtpy.QtWidgets import (
     QComboBox,
@@ -27,6 +27,7 @@ from napari_deblur.steps.psf_map import EstimatePsfMap
 from napari_deblur.ui.bases import basis_store
 from napari_deblur.ui.chosen_psf import ChosenPsf, checked, from_optics
 from napari_deblur.ui.layers import LayerImage
+from napari_deblur.ui.map_choice import MapChoice
 from napari_deblur.ui.maps import MapEntry, map_store
 from napari_deblur.ui.optics_panel import OpticsPanel
 from napari_deblur.ui.picker import LayerPicker
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from napari import Viewer
 
 
+Combo = TypeVar("Combo", bound=QComboBox)
 MAP, BLIND, BASIS, OPTICS, FILE, LAYER = "map", "blind", "basis", "optics", "file", "layer"
 _TITLES = {
     MAP: "PSF map",
@@ -67,13 +69,12 @@ class PsfPanel(QWidget):
         self._source: LayerImage | None = None
         self._chosen_by_user = False
         self._guard = WheelGuard(self)
-        self.combo = _combo(self._guard)
+        self.combo = _combo(self._guard, QComboBox())
         for key, title in _TITLES.items():
             self.combo.addItem(title, key)
         self.map_text = caption("None yet: run the PSF map dock first.", dim=True)
-        self.map = _combo(self._guard)
-        self._entries: list[MapEntry] = []
-        self.model = _combo(self._guard)
+        self.map = _combo(self._guard, MapChoice(self.store))
+        self.model = _combo(self._guard, QComboBox())
         info = next(info for info in parameters(EstimatePsfMap) if info.name == "model")
         self.model.addItems([*info.choices, OF_A_BASIS])
         self.model.setCurrentText(str(info.default))
@@ -87,8 +88,9 @@ class PsfPanel(QWidget):
         self.browse.clicked.connect(self._ask_file)
         self.layer = LayerPicker(viewer)
         self.bases = basis_store(viewer)
-        self.basis, self.basis_field = _combo(self._guard), _combo(self._guard)
+        self.basis, self.basis_field = _combo(self._guard, QComboBox()), _combo(self._guard, QComboBox())
         self.basis_field.setToolTip("Which blur of the basis the image has: searched for, or as measured")
+        self._fields_of: PsfBasis | None = None
         self.basis_text = caption("None yet: build or load one in the PSF map dock.", dim=True)
         self._pages = self._build_pages()
         layout = QVBoxLayout(self)
@@ -120,7 +122,7 @@ class PsfPanel(QWidget):
         self._source = source
         if source is not None:
             for panel in (self.optics, self.blind_optics):
-                panel.fill(source.pixel_size_um, source.z_step_um, metadata)
+                panel.fill(source, metadata)
         self._update()
 
     def set_volumes(self, on: bool) -> None:
@@ -129,8 +131,7 @@ class PsfPanel(QWidget):
 
     def entry(self) -> MapEntry | None:
         """Return the PSF map that is chosen for the input."""
-        index = self.map.currentIndex()
-        return self._entries[index] if 0 <= index < len(self._entries) else None
+        return self.map.entry()
 
     def value(self, region: Region | None, plane: tuple[int, ...], *, volumes: bool = False) -> ChosenPsf:
         """Read the panel.
@@ -176,8 +177,8 @@ class PsfPanel(QWidget):
             raise InvalidInputError("PSF map", "must exist: run the PSF map dock or choose 'Blind'", "none")
         if region is not None:
             part = cropped(entry.at(plane), region)
-            return ChosenPsf(lambda: part)
-        return ChosenPsf(lambda: list(entry.maps) if entry.per_plane else entry.maps[0])
+            return ChosenPsf(lambda: part, path=entry.path)
+        return ChosenPsf(lambda: list(entry.maps) if entry.per_plane else entry.maps[0], path=entry.path)
 
     def _from_file(self, region: Region | None, *, volumes: bool) -> ChosenPsf:
         text = self.path.text().strip()
@@ -221,10 +222,12 @@ class PsfPanel(QWidget):
 
     def _list_bases(self) -> None:
         name = self.basis.currentText()
+        was_blocked = self.basis.blockSignals(True)
         self.basis.clear()
         self.basis.addItems(list(self.bases.entries))
         if name in self.bases.entries:
             self.basis.setCurrentText(name)
+        self.basis.blockSignals(was_blocked)
         for widget in (self.basis, self.basis_field):
             widget.setVisible(bool(self.bases.entries))
         self.basis_text.setVisible(not self.bases.entries)
@@ -232,8 +235,11 @@ class PsfPanel(QWidget):
 
     def _list_fields(self, _index: int = 0) -> None:
         basis = self.bases.entries.get(self.basis.currentText())
+        field = self.basis_field.currentText() if basis is self._fields_of else _SEARCH
+        self._fields_of = basis
         self.basis_field.clear()
         self.basis_field.addItems([_SEARCH, *(basis.labels if basis is not None else ())])
+        self.basis_field.setCurrentText(field)
 
     def _from_layer(self, *, volumes: bool) -> ChosenPsf:
         layer = self.layer.layer()
@@ -262,11 +268,9 @@ class PsfPanel(QWidget):
 
     def _update(self) -> None:
         source = self._source
-        self._entries = self.store.usable(source) if source is not None else []
-        self.map.clear()
-        self.map.addItems([entry.describe() for entry in self._entries])
-        self.map.setVisible(bool(self._entries))
-        self.map_text.setVisible(not self._entries)
+        self.map.list_for(source)
+        self.map.setVisible(self.map.count() > 0)
+        self.map_text.setVisible(self.map.count() == 0)
         if not self._chosen_by_user:
             own = source is not None and self.store.best_for(source) is not None
             self.combo.setCurrentIndex(self.combo.findData(MAP if own else BLIND))
@@ -286,8 +290,7 @@ class PsfPanel(QWidget):
             self.path.setText(path)
 
 
-def _combo(guard: WheelGuard) -> QComboBox:
-    combo = QComboBox()
+def _combo(guard: WheelGuard, combo: Combo) -> Combo:
     combo.setMinimumContentsLength(12)
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     guard.guard(combo)

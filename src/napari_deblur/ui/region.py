@@ -93,6 +93,10 @@ class Region:
         height, width = shape[-2:]
         return cls(plane, 0, 0, height, width, 0, 0, height, width)
 
+    def read_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of what is read of an array."""
+        return tuple(len(range(*part.indices(size))) for part, size in zip(self.index, shape, strict=True))
+
     def trim(self, data: NDArray[Any]) -> NDArray[Any]:
         """Cut the margin off a result ``(…, read_height, read_width)``."""
         y, x = self.top - self.read_top, self.left - self.read_left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def add_results(
     results: list[Result],
     *,
     remembered: bool = True,
+    called: str = "preview",
 ) -> list[Layer]:
     """Add results next to their input, at the very same place.
 
@@ -82,10 +84,12 @@ def add_results(
     results : list of Result
     remembered : bool
         Whether a recipe of what was run on whole layers repeats it.
+    called : str
+        What previews are named; those of another name do not take each other's place.
     """
     placement, role, end = source.placement, "result", ""
     if region is not None:
-        placement, role, end = placement.at(region.offset_px), "preview", " · preview"
+        placement, role, end = placement.at(region.offset_px), "preview", f" · {called}"
     elif remembered:
         history(viewer).add(record)
     added = []
@@ -97,7 +101,7 @@ def add_results(
             data,
             placement.last(data.ndim),
             name=f"{source.name} · {result.suffix}{end}",
-            metadata=provenance(record, role=role, of=source.name, quantity=result.suffix),
+            metadata=provenance(record, role=role, of=source.name, quantity=result.suffix + end),
             contrast_limits=result.limits or contrast_limits(data),
             **result.look,
         )
@@ -118,7 +122,8 @@ def put_layer(
     """Add a layer, or give the one that shows the same quantity new content.
 
     Removing layers takes napari long, and the user may have arranged the old one; so previews and overlays
-    are updated in place. Results are always added.
+    are updated in place. A preview that was hidden is shown again, as the user just asked for it; unless it
+    is one that starts hidden. Results are always added.
 
     Parameters
     ----------
@@ -143,10 +148,13 @@ def put_layer(
     if "contrast_limits" in look:
         old.contrast_limits_range = look["contrast_limits"]
         old.contrast_limits = look["contrast_limits"]
+    if metadata[METADATA_KEY]["role"] == "preview" and look.get("visible", True):
+        old.visible = True
     return old
 
 
-def _about(layer: Layer) -> dict[str, Any]:
+def about_of(layer: Layer) -> dict[str, Any]:
+    """Return what we noted of a layer; empty for layers that are not ours."""
     found = layer.metadata.get(METADATA_KEY)
     return found if isinstance(found, dict) else {}
 
@@ -157,17 +165,28 @@ def _same_quantity(viewer: Viewer, kind: str, about: dict[str, Any], ndim: int) 
         return None
     keys = ("role", "of", "quantity")
     for layer in list(viewer.layers):
-        if all(_about(layer).get(key) == about.get(key) for key in keys):
+        if all(about_of(layer).get(key) == about.get(key) for key in keys):
             if type(layer).__name__.lower() == kind and layer.ndim == ndim:
                 return layer
             viewer.layers.remove(layer)
     return None
 
 
-def remove_layers(viewer: Viewer, role: str, of: str, keep: list[Layer]) -> None:
-    """Remove the layers of a role that belong to an input, except those to keep."""
+def remove_layers(viewer: Viewer, group: str, of: str, roles: Sequence[str], keep: Sequence[Layer]) -> None:
+    """Remove the layers of a group that belong to an input, except those to keep.
+
+    Parameters
+    ----------
+    viewer : Viewer
+    group : str
+        What the layers were made as parts of, under ``group`` in their metadata.
+    of : str
+        Name of the input.
+    roles : sequence of {"preview", "overlay"}
+    keep : sequence of Layer
+    """
     for layer in list(viewer.layers):
-        about = _about(layer)
-        kept = any(layer is other for other in keep)
-        if about.get("role") == role and about.get("of") == of and not kept:
+        about = about_of(layer)
+        mine = (about.get("group"), about.get("of")) == (group, of) and about.get("role") in roles
+        if mine and not any(layer is other for other in keep):
             viewer.layers.remove(layer)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,8 +29,9 @@ class SideBySide:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
-        self._shown: list[Layer] = []
-        self._before: list[tuple[Any, dict[str, Any]]] = []
+        # By reference only: layers that the user deletes must not fill the memory until the end.
+        self._shown: list[weakref.ref[Layer]] = []
+        self._before: list[tuple[Callable[[], Any], dict[str, Any]]] = []
 
     @property
     def shown(self) -> bool:
@@ -47,18 +50,21 @@ class SideBySide:
         """
         self.restore()
         grid, camera = self.viewer.canvas.grid, self.viewer.scene.camera
-        self._before = [(grid, _values(grid, _GRID)), (camera, _values(camera, _CAMERA))]
+        self._before = [(lambda: grid, _values(grid, _GRID)), (lambda: camera, _values(camera, _CAMERA))]
         for layer in self.viewer.layers:
-            mine, new = _among(layer, layers), _among(layer, added)
+            mine, new = among(layer, layers), among(layer, added)
             visible = {"visible": layer.visible and not new}
-            self._before.append((layer, visible | (_values(layer, _LINKED) if mine and not new else {})))
-            self._before.append((layer.name_overlay, _values(layer.name_overlay, ("visible", "font_size"))))
+            found = weakref.ref(layer)
+            self._before.append((found, visible | (_values(layer, _LINKED) if mine and not new else {})))
+            self._before.append(
+                (partial(_name_of, found), _values(layer.name_overlay, ("visible", "font_size")))
+            )
             layer.visible = layer.name_overlay.visible = mine
             layer.name_overlay.font_size = _NAME_POINTS
         for layer in layers[:-1]:
             for name, value in _values(layers[-1], _LINKED).items():
                 setattr(layer, name, value)
-        self._shown = list(layers)
+        self._shown = [weakref.ref(layer) for layer in layers]
         if len(layers) > 1:
             self.viewer.layers.link_layers(layers, _LINKED)
         grid.stride, grid.shape, grid.spacing, grid.enabled = 1, (-1, -1), _SPACING, True
@@ -66,18 +72,25 @@ class SideBySide:
 
     def restore(self) -> None:
         """Show what was shown before, as far as it is still there; what was added is hidden, not removed."""
-        linked = [layer for layer in self._shown if _among(layer, self.viewer.layers)]
+        linked = [layer for one in self._shown if (layer := one()) and among(layer, self.viewer.layers)]
         if len(linked) > 1:
             self.viewer.layers.unlink_layers(linked, _LINKED)
-        for thing, values in reversed(self._before):
-            for name, value in values.items():
-                setattr(thing, name, value)
+        for find, values in reversed(self._before):
+            if (thing := find()) is not None:
+                for name, value in values.items():
+                    setattr(thing, name, value)
         self._shown, self._before = [], []
+
+
+def _name_of(find: Callable[[], Layer | None]) -> Any:
+    layer = find()
+    return None if layer is None else layer.name_overlay
 
 
 def _values(thing: Any, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(thing, name) for name in names}
 
 
-def _among(layer: Layer, others: Iterable[Layer]) -> bool:
+def among(layer: Layer, others: Iterable[Layer]) -> bool:
+    """Return whether a layer is one of others; layers are themselves, whatever they hold."""
     return any(layer is other for other in others)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import notification_manager, show_error
@@ -19,6 +19,18 @@ from napari_deblur.ui.qt import Signal, alive
 
 # Progress is shown at most this often; a signal for each of thousands of tiles would choke the window.
 _SHORTEST_PAUSE_S = 0.05
+# Whoever is done soon shows nothing on the way.
+_FIRST_IMAGE_S, _IMAGE_PAUSE_S = 1.0, 0.5
+
+
+class LiveView(Protocol):
+    """What shows a run's result so far; used in the window's thread."""
+
+    def show(self, found: Any) -> None:
+        """Show it."""
+
+    def end(self) -> None:
+        """Show nothing any more, whatever became of the run."""
 
 
 @dataclass(eq=False)
@@ -34,6 +46,8 @@ class Job:
     done : callable
         Takes what ``work`` returned; called in the window's thread if the owner still exists.
     owner : QWidget
+    live : LiveView or None
+        Shows what the run has so far, now and then.
     run : Run
     dropped : bool
         Whether nobody waits for the result any more.
@@ -47,6 +61,7 @@ class Job:
     work: Callable[[Run], Any]
     done: Callable[[Any], None]
     owner: QWidget
+    live: LiveView | None = None
     run: Run = field(default_factory=Run)
     dropped: bool = False
     value: Any = None
@@ -54,7 +69,8 @@ class Job:
 
     def let_go(self) -> None:
         """Forget everything that may hold pixels: Qt and napari keep finished workers and what they sent."""
-        self.work, self.done, self.value, self.run.on_progress = _nothing, _nothing, None, None
+        self.work, self.done, self.live = _nothing, _nothing, None
+        self.value, self.run.on_progress = None, None
         if isinstance(self.error, NapariDeblurError):
             self.error.__traceback__ = None
             if isinstance(self.error, CancelledError):
@@ -124,13 +140,15 @@ class JobBoard(QObject):
 
     changed = Signal()
     progressed = Signal(object, object)
+    _came = Signal(object, object)
     ended = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.current: Job | None = None
         self.worker: Any = None
-        self._last_shown = 0.0
+        self._last_shown = self._last_seen = 0.0
+        self._came.connect(self._show)
 
     @property
     def busy(self) -> bool:
@@ -142,7 +160,7 @@ class JobBoard(QObject):
         if self.current is not None:
             return False
         self.current = job
-        self._last_shown = 0.0
+        self._last_shown, self._last_seen = 0.0, time.perf_counter() + _FIRST_IMAGE_S - _IMAGE_PAUSE_S
         job.run.on_progress = partial(self._report, job)
         self.worker = create_worker(_Task(_compute, job), _worker_class=_StepWorker, _ignore_errors=True)
         self.worker.returned.connect(self._returned)
@@ -165,10 +183,19 @@ class JobBoard(QObject):
     def _report(self, job: Job, progress: Progress) -> None:
         """Pass progress on from the worker's thread; a signal brings it to the window's."""
         now = time.perf_counter()
+        shown, so_far = progress.shown, progress.partial
+        due = job.live is not None and now - self._last_seen >= _IMAGE_PAUSE_S
+        if due and shown is not None and so_far is not None:
+            self._came.emit(job, shown(so_far))
+            self._last_seen = time.perf_counter()
         if now - self._last_shown < _SHORTEST_PAUSE_S and progress.fraction < 1:
             return
         self._last_shown = now
         self.progressed.emit(job, progress)
+
+    def _show(self, job: Job, image: Any) -> None:
+        if job is self.current and job.live is not None and not job.dropped and alive(job.owner):
+            job.live.show(image)
 
     def _returned(self, outcome: Outcome) -> None:
         job = outcome.job
@@ -186,6 +213,8 @@ class JobBoard(QObject):
     def _finished(self) -> None:
         job, self.current, self.worker = self.current, None, None
         if job is not None:
+            if job.live is not None:
+                job.live.end()
             job.let_go()
         self.changed.emit()
 
@@ -194,14 +223,21 @@ def _nothing(_: Any) -> None:
     return None
 
 
+def in_words(error: Exception) -> str:
+    """Return a line for the user about what went wrong."""
+    if isinstance(error, CancelledError):
+        return "Cancelled; nothing was added"
+    if isinstance(error, MemoryError):
+        return "Memory ran out: close other images, or run on a smaller part"
+    return str(error) or type(error).__name__
+
+
 def show_failure(error: Exception) -> None:
     """Tell the user what went wrong: our own errors name the fix, others bring their traceback."""
     if isinstance(error, CancelledError):
         return
-    if isinstance(error, NapariDeblurError):
-        show_error(str(error))
-    elif isinstance(error, MemoryError):
-        show_error("Memory ran out: close other images, or run on a smaller part")
+    if isinstance(error, NapariDeblurError | MemoryError):
+        show_error(in_words(error))
     else:
         notification_manager.receive_error(type(error), error, error.__traceback__)
 
