@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import napari_deblur as nd
 from napari_deblur.comparison import able, compare, quick_methods, steps_of
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
@@ -78,3 +79,24 @@ def test_methods_without_volumes_are_left_out_or_refused():
         able(steps, cube, stack, chosen=True)
     flat, none = able(steps, cube[1], stack, chosen=True)
     assert (list(flat), none) == (list(steps), [])
+
+
+def test_the_api_takes_settings_arrays_and_a_background(image):
+    from napari_deblur.methods.richardson_lucy import RichardsonLucy
+
+    psf = make_psf("gaussian-1", [1.5], 15)
+    few, more = RichardsonLucy(n_iterations=2), RichardsonLucy(n_iterations=4)
+    run = Run()
+    found = nd.compare(
+        image.data, [few, more, "latent-deformation"], psf, background=image.data * 0.1, run=run
+    )
+    assert [one.method for one in found] == ["richardson-lucy", "richardson-lucy (2)"]
+    assert any(note.startswith("Latent deformation") for note in run.notes)
+    for one, method in zip(found, (few, more), strict=True):
+        alone = nd.deblur(image.data, method, psf, background=image.data * 0.1)
+        np.testing.assert_array_equal(one.result.image, alone.image)
+
+
+def test_what_no_method_can_do_is_an_error(image):
+    with pytest.raises(InvalidInputError, match="psf must"):
+        nd.compare(image.data, ["latent-deformation"], make_psf("gaussian-1", [1.5], 15))

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_deblur import quality
-    from napari_deblur.api import deblur, estimate_depth, estimate_psf_map, methods, models, remove_background
+    from napari_deblur.api import (
+        compare,
+        deblur,
+        estimate_depth,
+        estimate_psf_map,
+        methods,
+        models,
+        remove_background,
+    )
     from napari_deblur.core.image import Image
     from napari_deblur.core.run import Run
     from napari_deblur.optics.psf import make_psf
@@ -27,6 +35,7 @@ _HOME = {
     "PsfBasis": "optics.psf_basis",
     "PsfMap": "optics.psf_map",
     "Run": "core.run",
+    "compare": "api",
     "deblur": "api",
     "estimate_depth": "api",
     "estimate_psf_map": "api",
@@ -45,6 +54,7 @@ __all__ = [
     "PsfBasis",
     "PsfMap",
     "Run",
+    "compare",
     "deblur",
     "estimate_depth",
     "estimate_psf_map",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
 
 if TYPE_CHECKING:
+    from napari_deblur.comparison import Compared
     from napari_deblur.methods.base import Method
     from napari_deblur.nets.weights import ModelInfo
     from napari_deblur.steps.background import BackgroundResult
@@ -149,6 +151,55 @@ def deblur(
         as_image(image), psf, engine=get_engine(), run=run, optics=optics, background=background
     )
     return _like(image, result, "image", "residual")
+
+
+def compare(
+    image: Any,
+    methods: Sequence[str | Method] | None = None,
+    psf: PsfSource = None,
+    *,
+    optics: Optics | None = None,
+    background: Any = None,
+    run: Run | None = None,
+) -> list[Compared]:
+    """Deblur an image with several methods; a PSF that has to be found in it is found once.
+
+    Parameters
+    ----------
+    image : array_like or Image, shape (…, y, x)
+    methods : sequence of str or Method, optional
+        Ids, or configured methods; by default all that take seconds and know the PSF.
+    psf, optics, background, run
+        As for `deblur`.
+
+    Returns
+    -------
+    list of Compared
+        Each with ``method``, ``result`` (as of `deblur`) and ``row()``, the figures that tell them apart.
+
+    Raises
+    ------
+    NapariDeblurError
+        What no method could do; what one of several cannot is noted in ``run``.
+    """
+    from napari_deblur.comparison import able, quick_methods, steps_of
+    from napari_deblur.comparison import compare as compare_methods
+    from napari_deblur.engine.engine import get_engine
+
+    run, source = run or Run(), as_image(image)
+    steps = steps_of(quick_methods() if methods is None else methods)
+    steps, _ = able(steps, psf, source, chosen=methods is not None)
+    found = compare_methods(
+        steps,
+        source,
+        psf,
+        engine=get_engine(),
+        run=run,
+        optics=optics,
+        background=background,
+        on_refusal=lambda label, error: run.note(f"{label}: {error}"),
+    )
+    return [replace(one, result=_like(image, one.result, "image", "residual")) for one in found]
 
 
 def estimate_depth(

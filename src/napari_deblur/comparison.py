@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
-from napari_deblur.methods.base import make_method, registry
+from napari_deblur.methods.base import Method, make_method, method_id, registry
 from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.settings import Optics
 from napari_deblur.quality import frc_resolution_px
@@ -63,15 +64,23 @@ def quick_methods() -> list[str]:
     return [id_ for id_, cls in registry().items() if cls.family != "zero-shot" and cls.space_varying]
 
 
-def steps_of(methods: Sequence[str]) -> dict[str, Deblur]:
-    """Return a step with default parameters for each method.
+def steps_of(methods: Sequence[str | Method]) -> dict[str, Deblur]:
+    """Return a step for each method, of an id with default parameters, by the method's id.
+
+    Of the same method with several settings, the later ones are numbered.
 
     Raises
     ------
     UnknownNameError
         If there is no such method.
     """
-    return {id_: Deblur(method=make_method(id_)) for id_ in methods}
+    steps: dict[str, Deblur] = {}
+    for method in methods:
+        made = make_method(method)
+        id_ = method_id(type(made))
+        same = sum(other.partition(" ")[0] == id_ for other in steps)
+        steps[f"{id_} ({same + 1})" if same else id_] = Deblur(method=made)
+    return steps
 
 
 def able(
@@ -111,6 +120,7 @@ def compare(
     engine: Engine,
     run: Run,
     optics: Optics | None = None,
+    background: Image | NDArray[Any] | None = None,
     on_refusal: Callable[[str, NapariDeblurError], None] | None = None,
 ) -> Iterator[Compared]:
     """Deblur an image with one method after the other.
@@ -128,6 +138,8 @@ def compare(
         Each method's result carries its own notes and facts.
     optics : Optics, optional
         Help for a blind estimate.
+    background : Image or ndarray of the image's shape, optional
+        What is taken off the image first.
     on_refusal : callable, optional
         Told the label and the error of a method that cannot do it; the others go on.
 
@@ -148,7 +160,7 @@ def compare(
         own = step.method.blind
         given = psf if found is None or own else found.psf
         try:
-            result = step.run(image, given, engine=engine, run=part, optics=optics)
+            result = step.run(image, given, engine=engine, run=part, optics=optics, background=background)
         except CancelledError:
             raise
         except NapariDeblurError as error:

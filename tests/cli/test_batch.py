@@ -178,3 +178,32 @@ def test_the_dask_extra_is_named_and_the_address_checked(cli, tmp_path, image_fi
     code, _, err = cli(*arguments)
     assert code == 2
     assert "--scheduler needs the extra 'batch'" in err
+
+
+def test_a_background_is_taken_off_before_methods_are_compared(cli, tmp_path, image_file, psf_file):
+    image = read_image(image_file)
+    np.save(tmp_path / "b.npy", np.full_like(image.data, 10))
+    given = ["compare", image_file, "-o", tmp_path / "c", "--psf", psf_file, "--methods", "wiener"]
+    assert cli(*given, "--background", tmp_path / "b.npy")[0] == 0
+    record = read_record(tmp_path / "c" / "cells_wiener.ome.tif")
+    assert record["input"]["background"] == str(tmp_path / "b.npy")
+    alone = tmp_path / "alone.tif"
+    assert (
+        cli(
+            "deblur", "wiener", image_file, "-o", alone, "--psf", psf_file, "--background", tmp_path / "b.npy"
+        )[0]
+        == 0
+    )
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "c" / "cells_wiener.ome.tif").data, read_image(alone).data
+    )
+
+
+def test_a_method_that_cannot_do_it_is_said_and_the_others_compared(cli, tmp_path, image_file, psf_file):
+    given = ["compare", image_file, "-o", tmp_path / "c", "--psf", psf_file]
+    code, out, _ = cli(*given, "--methods", "wiener,latent-deformation", "--json")
+    assert code == 0
+    assert [entry["method"] for entry in json.loads(out)["methods"]] == ["wiener"]
+    assert "Latent deformation (learned): psf must" in out
+    assert cli(*given, "--methods", "latent-deformation", "--overwrite")[0] == 2
+    assert cli(*given, "--methods", "")[0] == 2

@@ -26,6 +26,17 @@ def test_models(cli):
     assert "zernike-3" in cli("models")[1]
 
 
+def test_a_damaged_card_does_not_hide_the_other_networks(cli, tmp_path, monkeypatch):
+    (tmp_path / "mine.json").write_text("{")
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    code, out, _ = cli("models", "--json")
+    states = {entry["id"]: entry["state"] for entry in json.loads(out)["models"]}
+    assert code == 0
+    assert "cannot be read" in states["mine"]
+    assert states["zernike-3"] == "verified"
+    assert "cannot be read" in cli("models")[1]
+
+
 def test_doctor_tells_of_tampered_weights(cli, tmp_path, monkeypatch):
     from napari_deblur.nets.weights import list_models
 

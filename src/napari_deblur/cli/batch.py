@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_deblur.cli.options import Option, Values
 from napari_deblur.cli.psf import PSF_OPTIONS, SLICES, psf_from
@@ -25,11 +25,10 @@ from napari_deblur.cli.session import (
     session,
     table,
 )
-from napari_deblur.core.errors import CancelledError, InvalidInputError
+from napari_deblur.cli.steps import BACKGROUND, background_of, with_background
+from napari_deblur.core.errors import CancelledError, InvalidInputError, NapariDeblurError
+from napari_deblur.core.image import as_image
 from napari_deblur.recipe import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER = Option("output", "Folder for the results; made if missing.", "DIR", short="-o", required=True)
 
@@ -100,6 +99,7 @@ def compare_options() -> list[Option]:
             "Methods to compare, separated by commas; by default all quick ones that take the PSF.",
             "IDS",
         ),
+        BACKGROUND,
         *PSF_OPTIONS,
         *OPTICS,
         *OPTICS_OF_VOLUMES,
@@ -121,12 +121,13 @@ def compare(values: Values) -> int | None:
     from napari_deblur.io.write import write_image, write_json
 
     named = values.get("methods")
-    steps = steps_of([id_.strip() for id_ in named.split(",")] if named else quick_methods())
+    steps = steps_of(quick_methods() if named is None else [id_.strip() for id_ in named.split(",")])
     overwrite = bool(values.get("overwrite"))
-    image = read_input(values)
+    background, image = background_of(values), read_input(values)
     flat = bool(values.get("slice_by_slice")) or not any(3 in step.method.ndim for step in steps.values())
     psf, optics, _ = psf_from(values, image, volumes=not flat)
-    steps, left_out = able(steps, psf, image, chosen=bool(named))
+    steps, left_out = able(steps, psf, image, chosen=named is not None)
+    image = as_image(image)  # before the folder is made
     folder = make_folder(values["output"])
     name = stem(Path(values["image"]))
     paths = {id_: folder / f"{name}_{id_}.ome.tif" for id_ in steps}
@@ -135,11 +136,16 @@ def compare(values: Values) -> int | None:
         check_output(path, overwrite=overwrite)
     found: list[dict[str, Any]] = []
     notes = [f"{id_} works plane by plane and was left out." for id_ in left_out]
+
+    def refused(label: str, error: NapariDeblurError) -> None:
+        notes.append(f"{label}: {error}")
+
     with session("compare") as run, _told_what_is_written(found, len(steps), folder):
-        for one in compare_methods(steps, image, psf, engine=engine_for(values), run=run, optics=optics):
+        more: dict[str, Any] = {"optics": optics, "background": background, "on_refusal": refused}
+        for one in compare_methods(steps, image, psf, engine=engine_for(values), run=run, **more):
             if one.result.partial:
                 raise CancelledError("cancelled")
-            path, record = paths[one.method], one.result.record
+            path, record = paths[one.method], with_background(one.result.record, values)
             write_image(one.result.image, path, record, overwrite)
             found.append({**one.row(), "file": str(path)})
             notes += [f"{one.method}: {note}" for note in record.notes]

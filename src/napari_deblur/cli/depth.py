@@ -23,6 +23,7 @@ from napari_deblur.cli.session import (
     number,
     optics_from,
     read_input,
+    report,
     report_step,
     session,
     shown,
@@ -177,6 +178,7 @@ def calibrate_options() -> list[Option]:
         ),
         PIXEL_SIZE,
         OVERWRITE,
+        JSON,
     ]
 
 
@@ -200,6 +202,12 @@ def calibrate(values: Values) -> int | None:
     found.save(outputs["output"], overwrite=bool(values.get("overwrite")))
     low, high = found.depth_range_um
     spread = f", residual {found.residual_um:.3g} µm" if found.residual_um is not None else ""
-    print(f"output: {outputs['output']}")
-    print(f"lens axis {math.degrees(found.axis_rad):.3g}°, depths {low:.3g} to {high:.3g} µm{spread}")
+    told = {
+        "output": str(outputs["output"]),
+        "axis_deg": math.degrees(found.axis_rad),
+        "depth_range_um": [low, high],
+        "residual_um": found.residual_um,
+    }
+    line = f"lens axis {math.degrees(found.axis_rad):.3g}°, depths {low:.3g} to {high:.3g} µm{spread}"
+    report(values, told, [f"output: {outputs['output']}", line])
     return None

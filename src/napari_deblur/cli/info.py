@@ -72,10 +72,22 @@ def models(values: Values) -> int | None:
 
 
 def _models() -> list[dict[str, Any]]:
-    from napari_deblur.nets.weights import file_sha256, list_models
+    """Return what is known of every network; one whose card is damaged does not hide the others."""
+    from napari_deblur.nets.weights import card_paths, file_sha256, find_model
 
     found = []
-    for model in list_models():
+    for id_, path in sorted(card_paths().items()):
+        try:
+            model = find_model(id_)
+        except NapariDeblurError as error:
+            empty: dict[str, Any] = {
+                "parameter_names": [],
+                "parameter_ranges": {},
+                "sha256": None,
+                "card": None,
+            }
+            found.append({"id": id_, **empty, "path": str(path), "state": str(error)})
+            continue
         if not model.path.is_file():
             state = "missing"
         else:

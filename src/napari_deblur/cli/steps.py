@@ -49,6 +49,13 @@ KEEP_PARTIAL = Option(
 PLAN = Option("plan", "Only tell how much memory the run will take and in how many tiles.", kind="flag")
 
 
+BACKGROUND = Option(
+    "background",
+    "File with the image's background (of background --background-output), which is to be taken off.",
+    "FILE",
+)
+
+
 def background_options() -> list[Option]:
     """Return the options of the command ``background``."""
     more = Option("background_output", "File for the background that was taken off.", "FILE")
@@ -140,11 +147,7 @@ def deblur_options(method: type[Method]) -> list[Option]:
     names = {option.name for option in mine}
     step = [option for option in from_declaration(Deblur, skip=["method"]) if option.name not in names]
     more = [
-        Option(
-            "background",
-            "File with the image's background (of background --background-output), which is to be taken off.",
-            "FILE",
-        ),
+        BACKGROUND,
         Option("psf_output", "File for the PSF that was used: .npz for a map, else an image.", "FILE"),
         Option(
             "residual", "File for what the result does not explain: input minus result blurred again.", "FILE"
@@ -193,7 +196,7 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     check_dtype(written.dtype, image.source, output_format(outputs["output"], format))
     volumes = 3 in method.ndim and not values.get("slice_by_slice")
     psf, optics, source = psf_from(values, image, volumes=volumes)
-    background = _background_of(values)
+    background = background_of(values)
     if "psf_output" in outputs:
         _check_psf_output(outputs["psf_output"], psf, chosen, image, overwrite=overwrite)
     engine = engine_for(values)
@@ -209,9 +212,7 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     record = result.record
     if source is not None:
         record = replace(record, psf={**record.psf, "path": str(source.resolve())})
-    if background is not None:
-        taken = str(Path(values["background"]).expanduser().resolve())
-        record = replace(record, input={**record.input, "background": taken})
+    record = with_background(record, values)
     for name, part in (("output", result.image), ("residual", result.residual)):
         if name in outputs:
             dtype = written.dtype if name == "output" else "float32"
@@ -222,13 +223,21 @@ def deblur(values: Values, method: type[Method]) -> int | None:
     return 130 if result.partial else None
 
 
-def _background_of(values: Values) -> Image | None:
+def background_of(values: Values) -> Image | None:
     """Read the background that is to be taken off, if there is one."""
     from napari_deblur.io.read import existing, read_image
 
     if "background" not in values:
         return None
     return read_image(existing(values["background"], "background"), axes=values.get("axes"))
+
+
+def with_background(record: Record, values: Values) -> Record:
+    """Return a record that says from which file the background came that was taken off."""
+    if "background" not in values:
+        return record
+    taken = str(Path(values["background"]).expanduser().resolve())
+    return replace(record, input={**record.input, "background": taken})
 
 
 def _own(method: type[Method]) -> set[str]:

@@ -104,12 +104,24 @@ def _info(path: Path) -> ModelInfo:
 
 
 def list_models() -> list[ModelInfo]:
-    """Return every network by its card, sorted by id; a user's own hides a shipped one of the same id."""
-    found: dict[str, ModelInfo] = {}
+    """Return every network by its card, sorted by id; a user's own hides a shipped one of the same id.
+
+    Raises
+    ------
+    WeightsError
+        If a card cannot be read.
+    """
+    cards = card_paths()
+    return [_info(cards[id_]) for id_ in sorted(cards)]
+
+
+def card_paths() -> dict[str, Path]:
+    """Return where every card lies, by id; a user's own hides a shipped one of the same id."""
+    found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.json")):
-            found.setdefault(path.stem, _info(path))
-    return [found[key] for key in sorted(found)]
+            found.setdefault(path.stem, path)
+    return found
 
 
 def find_model(id: str) -> ModelInfo:

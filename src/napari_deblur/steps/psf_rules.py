@@ -51,6 +51,10 @@ def restored_ndim(psf: PsfSource, image: Image, method: Method) -> int:
     """
     if _ndim_of(psf, image) == 2:
         return 2
+    if image.data.ndim == 2:
+        raise InvalidInputError(
+            "psf", "must be 2D (y, x) for an image without a z axis", "a PSF with a z axis"
+        )
     if "z" not in image.axes:
         rule = f"must have a z axis for a PSF in 3D (name the axes: nd.Image(data, axes='{_with_z(image)}'))"
         raise InvalidInputError("image", rule, f"axes {image.axes}")
