@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from benchmarks.common import arguments, report
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import Engine, get_engine
+from napari_deblur.engine.engine import Engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.richardson_lucy import TVRichardsonLucy
 from napari_deblur.nets.weights import list_models
 from napari_deblur.optics.psf import family

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from benchmarks.common import arguments, report
 from benchmarks.scaling import Peak
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import Engine, get_engine
+from napari_deblur.engine.engine import Engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.base import Method
 from napari_deblur.methods.deep_blur import DeepBlur
 from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy

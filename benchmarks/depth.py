@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import arguments, report
 from napari_deblur.core.run import Run
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.nets.identification import PATCH_PX
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.samples import Sample, domed_grid, tilted_grid

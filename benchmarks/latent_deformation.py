@@ -31,7 +31,7 @@ from torch import Tensor
 from benchmarks.common import report
 from benchmarks.latent_space import SIZE_PX, latent_shift, speed
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import get_engine, use_device
+from napari_deblur.engine.shared import get_engine, use_device
 from napari_deblur.methods.base import Method, make_method
 from napari_deblur.methods.latent_deformation import LatentDeformation
 from napari_deblur.methods.latent_image import FAMILIES, NETWORKS, PARAMETERS

@@ -24,7 +24,7 @@ from scipy.ndimage import shift
 
 from benchmarks.common import arguments, report
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.base import make_method
 from napari_deblur.quality import frc_resolution_px
 from napari_deblur.report import Panel, write_report

@@ -32,7 +32,7 @@ from napari_deblur.blur.space_varying import MaskThenConvolve, compress
 from napari_deblur.core.errors import NapariDeblurError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.base import Method
 from napari_deblur.methods.deep_blur import DeepBlur
 from napari_deblur.methods.richardson_lucy import RichardsonLucy, TVRichardsonLucy

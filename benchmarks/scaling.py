@@ -44,7 +44,7 @@ class Peak:
 def main() -> None:
     """Measure 2D sizes, then 3D ones."""
     from napari_deblur.core.image import Image
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
     from napari_deblur.steps.deblur import Deblur
 
     args = arguments(

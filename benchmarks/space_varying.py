@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.common import arguments, report
 from napari_deblur.blur.space_varying import MaskThenConvolve, compress
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.richardson_lucy import TVRichardsonLucy
 from napari_deblur.optics.interpolation import linear_interpolation_matrix
 from napari_deblur.optics.psf import family

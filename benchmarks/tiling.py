@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import arguments, report
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.base import registry
 from napari_deblur.samples import CAMERA_OFFSET, tilted_cells
 from napari_deblur.steps.deblur import Deblur

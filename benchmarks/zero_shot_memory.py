@@ -25,7 +25,7 @@ def one(side: int, iterations: int) -> dict[str, float]:
 
     from benchmarks.richardson_lucy import gaussian
     from napari_deblur.core.image import Image
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
     from napari_deblur.methods.cider import Cider
     from napari_deblur.steps.deblur import Deblur
 

@@ -7,7 +7,7 @@ import pytest
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.methods.base import registry
 from napari_deblur.optics.settings import Optics
 from napari_deblur.recipe import Recipe, make_step

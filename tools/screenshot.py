@@ -1,6 +1,6 @@
-"""Run the main job in a real window, through the docks' own buttons, and save a picture of it.
+"""Run the main job in a real window, through the docks' own buttons, then compare methods; save a picture of each.
 
-Usage: ``xvfb-run -a -s "-screen 0 1920x1200x24" python tools/screenshot.py [docs/window.png]``
+Usage: ``xvfb-run -a -s "-screen 0 1920x1200x24" python tools/screenshot.py [FOLDER [FOLDER_FOR_EVERY_STEP]]``
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_deblur.ui.background_dock import BackgroundDock
 from napari_deblur.ui.calibration_panel import TiltedPlane
+from napari_deblur.ui.compare_dock import CompareDock
 from napari_deblur.ui.deblur_dock import DeblurDock
 from napari_deblur.ui.depth_dock import DepthDock
 from napari_deblur.ui.dock import StepDock
@@ -34,9 +35,9 @@ def settle(seconds: float = 0.3) -> None:
         time.sleep(0.01)
 
 
-def press(dock: StepDock) -> None:
-    """Press Run and wait until the result is there."""
-    dock.run_button.click()
+def press(dock: StepDock, *, preview: bool = False) -> None:
+    """Press Run or Preview and wait until the result is there."""
+    (dock.preview_button if preview else dock.run_button).click()
     settle()
     while job_board().busy:
         settle(0.05)
@@ -48,7 +49,7 @@ def open_docks(viewer: napari.Viewer) -> dict[str, Any]:
     """Open all docks as tabs on the right."""
     docks: dict[str, Any] = {}
     first: QDockWidget | None = None
-    for cls in (BackgroundDock, PsfMapDock, DeblurDock, DepthDock):
+    for cls in (BackgroundDock, PsfMapDock, DeblurDock, CompareDock, DepthDock):
         dock = cls(viewer)
         outer = viewer.window.add_dock_widget(dock, name=cls.title, area="right", tabify=first is not None)
         first = first or outer
@@ -143,9 +144,22 @@ def arrange(viewer: napari.Viewer, docks: dict[str, Any]) -> None:
     raise_dock(docks["PSF map"])
 
 
+def compare(viewer: napari.Viewer, dock: CompareDock) -> None:
+    """Compare methods on the middle of the input with the PSF map that is there."""
+    name = viewer.layers[0].name
+    viewer.layers[name].visible = True
+    viewer.canvas.grid.enabled = False
+    viewer.fit_to_view(layers=[viewer.layers[name]])
+    raise_dock(dock)
+    choose(dock, name, viewer)
+    press(dock, preview=True)
+    dock.table.selectRow(3)
+    settle()
+
+
 def main() -> None:
-    """Make the picture."""
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs/window.png")
+    """Make the pictures."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs")
     shots = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     viewer = napari.Viewer(title="napari-deblur")
     viewer.window.resize(*SIZE_PX)
@@ -156,8 +170,10 @@ def main() -> None:
     settle(1.0)
     main_job(viewer, docks, shots)
     arrange(viewer, docks)
-    target.parent.mkdir(exist_ok=True)
-    save(viewer, target)
+    folder.mkdir(exist_ok=True)
+    save(viewer, folder / "window.png")
+    compare(viewer, docks["Compare"])
+    save(viewer, folder / "compare.png")
     viewer.close()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_deblur.steps.calibration import DepthCalibration
     from napari_deblur.steps.deblur import DeblurResult
     from napari_deblur.steps.depth import DepthResult
-    from napari_deblur.steps.psf_source import PsfSource
+    from napari_deblur.steps.psf_rules import PsfSource
 
 __all__ = [
     "MethodInfo",
@@ -93,7 +93,7 @@ def estimate_psf_map(
     PsfMap
         Or a list of them, one per plane, for a stack.
     """
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
     from napari_deblur.optics.psf_basis import MODEL
     from napari_deblur.steps.identify import IdentifyOperator, known_basis
     from napari_deblur.steps.psf_map import EstimatePsfMap
@@ -139,7 +139,7 @@ def deblur(
     DeblurResult
         With ``image`` (an array if an array came in), ``psf``, ``residual``, ``record`` and ``partial``.
     """
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
     from napari_deblur.methods.base import make_method
     from napari_deblur.steps.deblur import Deblur
 
@@ -184,7 +184,7 @@ def compare(
     """
     from napari_deblur.comparison import able, quick_methods, steps_of
     from napari_deblur.comparison import compare as compare_methods
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     run, source = run or Run(), as_image(image)
     steps = steps_of(quick_methods() if methods is None else methods)

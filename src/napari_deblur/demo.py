@@ -10,7 +10,8 @@ import numpy as np
 
 from napari_deblur.core.image import FloatArray, Image
 from napari_deblur.core.run import Run
-from napari_deblur.engine.engine import Engine, get_engine
+from napari_deblur.engine.engine import Engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.io.mesh import write_mesh
 from napari_deblur.io.write import write_depth, write_image, write_json
 from napari_deblur.methods.base import make_method

@@ -21,7 +21,7 @@ from napari_deblur.steps.psf_rules import BlindPsf
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine
     from napari_deblur.steps.depth import DepthResult
-    from napari_deblur.steps.psf_source import PsfSource
+    from napari_deblur.steps.psf_rules import PsfSource
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from napari_deblur.batch import BatchSettings, run_files
 from napari_deblur.core.errors import CancelledError, DeviceError, InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.io.read import read_image
 from napari_deblur.io.write import write_image
 from napari_deblur.recipe import Recipe

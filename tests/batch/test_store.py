@@ -12,7 +12,7 @@ from napari_deblur.batch.store import Store
 from napari_deblur.core.errors import CancelledError, InvalidInputError, OutputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.io.formats import Output
 from napari_deblur.io.read import read_image, read_record
 from napari_deblur.io.write import write_image

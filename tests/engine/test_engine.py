@@ -9,8 +9,9 @@ from napari_deblur.core.errors import CancelledError, DeviceError, InvalidInputE
 from napari_deblur.core.run import Run
 from napari_deblur.engine import device as device_module
 from napari_deblur.engine.device import choose_device, is_out_of_memory
-from napari_deblur.engine.engine import Engine, get_engine, use_device
+from napari_deblur.engine.engine import Engine
 from napari_deblur.engine.plan import MemoryPlan, human_bytes
+from napari_deblur.engine.shared import get_engine, use_device
 from napari_deblur.engine.tiling import Tiling
 
 PLANE = np.random.default_rng(0).random((150, 210)).astype(np.float32)

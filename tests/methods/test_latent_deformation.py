@@ -187,7 +187,7 @@ def test_missing_or_damaged_weights_are_named(latent_weights, image, engine, mon
     content[-1] ^= 1
     path.write_bytes(content)
     engine._networks.clear()
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     get_engine()._networks.clear()
     with pytest.raises(WeightsError, match="changed or damaged"):

@@ -7,7 +7,7 @@ import napari_deblur as nd
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
 from napari_deblur.core.run import Run
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.optics.basis_map import BasisMap
 from napari_deblur.optics.simulated_fields import SimulatedFields
 from napari_deblur.recipe import Recipe

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import torch
 
-from napari_deblur.steps.psf_source import BlurFactory
+from napari_deblur.steps.plane_psf import BlurFactory
 
 
 def test_windows_of_one_shape_share_what_was_computed():

@@ -7,7 +7,7 @@ import pytest
 
 from napari_deblur.core.errors import InvalidInputError
 from napari_deblur.core.image import Image
-from napari_deblur.engine.engine import get_engine
+from napari_deblur.engine.shared import get_engine
 from napari_deblur.io.lazy import open_image
 from napari_deblur.io.read import read_image, read_record
 from napari_deblur.optics.psf_map import PsfMap

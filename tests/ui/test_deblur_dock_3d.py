@@ -173,7 +173,7 @@ def test_the_psf_is_shown_before_a_run(dock, stack, idle):
 
 
 def test_the_plan_is_told_before_a_run(dock, stack, idle):
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     get_engine()
     dock.psf.choose(OPTICS)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def engine_of(budget_bytes: int | None) -> Engine:
     """Return the process's engine, or one on its device that keeps within a share of the memory."""
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     engine = get_engine()
     return engine if budget_bytes is None else _engine_within(engine.device, budget_bytes)

@@ -16,7 +16,7 @@ from napari_deblur.steps.psf_map import EstimatePsfMap
 if TYPE_CHECKING:
     from napari_deblur.optics.psf_basis import PsfBasis
     from napari_deblur.optics.psf_map import PsfMap
-    from napari_deblur.steps.psf_source import PsfSource
+    from napari_deblur.steps.psf_rules import PsfSource
 
 PSF_OPTIONS = [
     Option("psf", "PSF from a file: an image or .npy.", "FILE"),

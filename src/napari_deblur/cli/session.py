@@ -92,7 +92,7 @@ class _ProgressLine:
 
 def engine_for(values: Values) -> Engine:
     """Return the engine on the device that the user chose."""
-    from napari_deblur.engine.engine import get_engine, use_device
+    from napari_deblur.engine.shared import get_engine, use_device
 
     return use_device(values["device"]) if "device" in values else get_engine()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -130,3 +131,8 @@ class Run:
         import numpy as np
 
         return np.random.default_rng(self.seed)
+
+
+def elapsed_s(since: float) -> float:
+    """Return the seconds since a `time.perf_counter` reading, to the millisecond."""
+    return round(time.perf_counter() - since, 3)

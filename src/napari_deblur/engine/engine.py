@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -300,30 +299,3 @@ class Engine:
         raise DeviceError(
             f"memory ran out even with tiles of {pixels} pixels on the CPU: close other programs or crop"
         )
-
-
-_shared: Engine | None = None
-_shared_lock = threading.Lock()
-
-
-def get_engine() -> Engine:
-    """Return the process-wide engine, made at the first call."""
-    global _shared  # noqa: PLW0603 - one engine per process is the point
-    with _shared_lock:
-        if _shared is None:
-            _shared = Engine()
-        return _shared
-
-
-def use_device(device: str) -> Engine:
-    """Replace the process-wide engine by one on another device."""
-    global _shared  # noqa: PLW0603
-    engine = Engine(device)
-    with _shared_lock:
-        _shared = engine
-    return engine
-
-
-def elapsed_s(since: float) -> float:
-    """Return the seconds since a `time.perf_counter` reading, to the millisecond."""
-    return round(time.perf_counter() - since, 3)

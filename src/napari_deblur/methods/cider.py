@@ -189,7 +189,7 @@ class Cider(Method):
         """Restore one plane."""
         import torch
 
-        from napari_deblur.engine.engine import get_engine
+        from napari_deblur.engine.shared import get_engine
         from napari_deblur.nets.features import deconvolved
 
         # Gradients cannot pass through tensors made in inference mode, in which methods are called.

@@ -147,7 +147,7 @@ class DeepBlur(Method):
 
     def _network(self, device: torch.device) -> tuple[UnrolledDouglasRachford, dict[str, Any]]:
         from napari_deblur.core.errors import WeightsError
-        from napari_deblur.engine.engine import get_engine
+        from napari_deblur.engine.shared import get_engine
         from napari_deblur.nets.unrolled import UnrolledDouglasRachford
 
         network, card = get_engine().network(DEBLURRING, device=str(device))

@@ -163,7 +163,7 @@ def available() -> list[str]:
 
 def load(name: str, device: Any) -> tuple[DeformableNet, dict[str, Any]]:
     """Return a network and its card from the engine's cache."""
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
     from napari_deblur.nets.deformable import DeformableNet
 
     net, card = get_engine().network(NETWORKS[name], device=str(device))

@@ -18,7 +18,8 @@ from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.base import Step
 from napari_deblur.steps.deblur_job import DeblurJob
 from napari_deblur.steps.deblur_result import DeblurResult
-from napari_deblur.steps.psf_source import BlindPsf, BlurFactory, PsfSource, restored_ndim
+from napari_deblur.steps.plane_psf import BlurFactory
+from napari_deblur.steps.psf_rules import BlindPsf, PsfSource, restored_ndim
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine

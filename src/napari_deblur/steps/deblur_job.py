@@ -20,9 +20,11 @@ from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.deblur_record import checksums, described_psf, described_run, flux_facts
 from napari_deblur.steps.deblur_result import DeblurResult, SoFar
 from napari_deblur.steps.deblur_solve import settle_window, with_reblurred
+from napari_deblur.steps.plane_psf import BlurFactory, PlanePsf
 from napari_deblur.steps.psf_limits import note_uncertain_psf
 from napari_deblur.steps.psf_map import without_gaps
-from napari_deblur.steps.psf_source import BlurFactory, PlanePsf, PsfSource, resolve
+from napari_deblur.steps.psf_rules import PsfSource
+from napari_deblur.steps.psf_source import resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -258,7 +260,7 @@ class DeblurJob:
 
     def result(self, started: float) -> DeblurResult:
         """Return images and record of what was computed since ``started``."""
-        from napari_deblur.engine.engine import elapsed_s
+        from napari_deblur.core.run import elapsed_s
 
         step, run = self.step, self.run
         offset = np.float64(step.camera_offset)

@@ -11,7 +11,9 @@ from napari_deblur.core.run import Run
 from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.psf_map import PsfMap
 from napari_deblur.optics.settings import Optics
-from napari_deblur.steps.psf_source import BlindPsf, BlurFactory, PsfSource, resolve
+from napari_deblur.steps.plane_psf import BlurFactory
+from napari_deblur.steps.psf_rules import BlindPsf, PsfSource
+from napari_deblur.steps.psf_source import resolve
 
 if TYPE_CHECKING:
     from napari_deblur.engine.engine import Engine

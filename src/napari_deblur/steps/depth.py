@@ -199,7 +199,7 @@ class EstimateDepth(Step):
         run: Run,
         started: float,
     ) -> Record:
-        from napari_deblur.steps.psf_source import describe_map
+        from napari_deblur.steps.psf_rules import describe_map
 
         run.fact("unit", "relative" if calibration is None else "µm")
         run.fact("depth_range", [float(depth.min()), float(depth.max())])

@@ -10,8 +10,9 @@ from napari_deblur.io.numbers import Dtype
 from napari_deblur.optics.psf_basis import PsfBasis
 from napari_deblur.optics.settings import Optics
 from napari_deblur.steps.deblur import Deblur
-from napari_deblur.steps.psf_rules import BlindPsf
-from napari_deblur.steps.psf_source import BlurFactory, PsfSource, resolve
+from napari_deblur.steps.plane_psf import BlurFactory
+from napari_deblur.steps.psf_rules import BlindPsf, PsfSource
+from napari_deblur.steps.psf_source import resolve
 from napari_deblur.stream.executors import Executor, here
 from napari_deblur.stream.grid import Grid
 from napari_deblur.stream.part import Part
@@ -45,7 +46,7 @@ def plan_file(
     InvalidInputError, OutputError
         Where that run would be refused from the start.
     """
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     run, engine = run or Run(), get_engine()
     wanted = Wanted.checked(
@@ -75,7 +76,7 @@ def plan_file(
 
 def _blurs(wanted: Wanted, run: Run) -> BlurFactory:
     """Return the blur of the first plane or volume, or of the usual size where it would be estimated."""
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
     from napari_deblur.steps.deblur_plan import planned_blurs
 
     psf, method, stub, engine = wanted.psf, wanted.step.method, wanted.image.stub(), get_engine()

@@ -112,7 +112,7 @@ def _about_cards(client: Any) -> tuple[str, ...]:
 
 def _card() -> str | None:
     """Return what tells this process's graphics card from all others."""
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     if get_engine().device != "cuda":
         return None

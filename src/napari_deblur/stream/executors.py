@@ -88,7 +88,7 @@ class Here:
 
 def here() -> Here:
     """Return this process; beside a graphics card it reads and writes while the card computes."""
-    from napari_deblur.engine.engine import get_engine
+    from napari_deblur.engine.shared import get_engine
 
     return Here(n_at_once=1 if get_engine().device == "cpu" else 2)
 

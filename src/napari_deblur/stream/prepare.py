@@ -25,7 +25,7 @@ from napari_deblur.stream.wanted import Wanted
 from napari_deblur.stream.work import BASIS_FILE, Work, save_psf
 
 if TYPE_CHECKING:
-    from napari_deblur.steps.psf_source import PlanePsf
+    from napari_deblur.steps.plane_psf import PlanePsf
 
 
 class Preparation:
@@ -102,7 +102,8 @@ class Preparation:
     def _prepare_psf(self, run: Run) -> None:
         if "psf_shared" in self.job and "blind" not in self.job:
             return
-        from napari_deblur.steps.psf_source import resolve, restored_ndim
+        from napari_deblur.steps.psf_rules import restored_ndim
+        from napari_deblur.steps.psf_source import resolve
 
         psf, method = self.psf, self.step.method
         if psf is None and method.default_psf is not None:

@@ -31,7 +31,7 @@ from napari_deblur.stream.wanted import Wanted
 
 if TYPE_CHECKING:
     from napari_deblur.steps.deblur import Deblur
-    from napari_deblur.steps.psf_source import PsfSource
+    from napari_deblur.steps.psf_rules import PsfSource
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from napari_deblur.stream.plan import StreamPlan, budget_bytes
 from napari_deblur.stream.wanted import Wanted
 
 if TYPE_CHECKING:
-    from napari_deblur.steps.psf_source import BlurFactory
+    from napari_deblur.steps.plane_psf import BlurFactory
 
 BYTES_PER_PX = 48
 """Taken by a pixel of a block while it is read and written: as it is in the file, as float32 and scaled, two

@@ -21,7 +21,7 @@ from napari_deblur.stream.seen import digest
 
 if TYPE_CHECKING:
     from napari_deblur.steps.deblur import Deblur
-    from napari_deblur.steps.psf_source import PsfSource
+    from napari_deblur.steps.psf_rules import PsfSource
 
 _SMALLEST_PX = 16
 # Parts of the identity that do not go by the name of an option.

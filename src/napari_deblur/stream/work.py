@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_deblur.io.zarr_writer import ZarrWriter
     from napari_deblur.optics.psf_basis import PsfBasis
     from napari_deblur.steps.deblur import Deblur
-    from napari_deblur.steps.psf_source import BlurFactory, PlanePsf
+    from napari_deblur.steps.plane_psf import BlurFactory, PlanePsf
 
 BASIS_FILE = "psf-basis.npz"
 """Where a job keeps the PSF basis in which the blur of every plane is found."""
@@ -95,7 +95,7 @@ class Work:
     @property
     def engine(self) -> Engine:
         """The process's engine."""
-        from napari_deblur.engine.engine import get_engine
+        from napari_deblur.engine.shared import get_engine
 
         return get_engine()
 
@@ -198,7 +198,7 @@ class Work:
 
 def _load_psf(folder: Path, number: int) -> PlanePsf:
     from napari_deblur.optics.psf_map import PsfMap
-    from napari_deblur.steps.psf_source import PlanePsf
+    from napari_deblur.steps.plane_psf import PlanePsf
 
     about = json.loads((folder / f"psf_{number:05d}.json").read_text(encoding="utf-8"))
     kernel = folder / f"psf_{number:05d}.npy"

@@ -86,7 +86,7 @@ class DeblurDock(PsfDock):
         try:
             step = self.form.value(method=self.method.value())
             psf = self.psf.value(None, (), volumes=self.volumes).load()
-            from napari_deblur.engine.engine import get_engine
+            from napari_deblur.engine.shared import get_engine
 
             self.plan_text.setText(f"Plan: {step.plan(self.source.stub(), psf, engine=get_engine())}")
         except NapariDeblurError:

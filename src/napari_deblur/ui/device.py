@@ -39,7 +39,7 @@ def engine_on(wanted: str) -> Engine:
     DeviceError
         If that device cannot be used here; the engine stays as it was.
     """
-    from napari_deblur.engine.engine import get_engine, use_device
+    from napari_deblur.engine.shared import get_engine, use_device
 
     if wanted == _applied[0]:
         return get_engine()

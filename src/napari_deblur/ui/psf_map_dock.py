@@ -15,7 +15,7 @@ from napari_deblur.core.errors import InvalidInputError, NapariDeblurError
 from napari_deblur.core.run import Run
 from napari_deblur.steps.identify import IdentifyOperator
 from napari_deblur.steps.psf_map import EstimatePsfMap
-from napari_deblur.steps.psf_source import describe_map
+from napari_deblur.steps.psf_rules import describe_map
 from napari_deblur.ui.basis_panel import BasisPanel
 from napari_deblur.ui.device import engine_on, wanted_device
 from napari_deblur.ui.dock import StepDock
