@@ -1,4 +1,4 @@
-"""Run the main job in a real window through the docks' own buttons, then a comparison; save a picture of each.
+"""Run the main job in a real window through the docks' own buttons, then a comparison; save pictures of both.
 
 Usage: ``xvfb-run -a -s "-screen 0 1920x1200x24" python tools/screenshot.py [FOLDER [FOLDER_FOR_EVERY_STEP]]``
 """
