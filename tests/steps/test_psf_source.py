@@ -1,6 +1,7 @@
 """What makes blurs keeps the last one for windows of the same shape."""
 
 import threading
+import weakref
 
 import numpy as np
 import torch
@@ -23,3 +24,15 @@ def test_windows_of_one_shape_share_what_was_computed():
     thread.join()
     # A blur has memory to work in, which two threads must not share.
     assert elsewhere[0] is not other
+
+
+def test_a_blur_outlives_the_thread_that_made_it():
+    """A plan's clean-up must not be left to the end of a thread, when Python code cannot be run any more."""
+    made = []
+    factory = BlurFactory(kernel=np.ones((3, 3), np.float32) / 9)
+    thread = threading.Thread(target=lambda: made.append(weakref.ref(factory((32, 32), (0, 0), "cpu"))))
+    thread.start()
+    thread.join()
+    assert made[0]() is not None
+    factory = None
+    assert made[0]() is None
