@@ -345,3 +345,8 @@ def test_impossible_cutoffs_are_refused(cutoff):
 def test_an_unknown_family_lists_the_known_ones():
     with pytest.raises(UnknownNameError, match="zernike-3"):
         make_psf("airy", [1])
+
+
+def test_a_space_of_operators_has_no_single_psf():
+    with pytest.raises(InvalidInputError, match="PsfBasis"):
+        make_psf("product-convolution", [0.0])

@@ -88,7 +88,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     except CancelledError as error:
         return _say(f"cancelled; {error.hint or 'nothing was written'}", CANCELLED)
     except KeyboardInterrupt:
-        return _say("interrupted; nothing was written", CANCELLED)
+        return _say("interrupted; only what was finished before is written", CANCELLED)
     except NapariDeblurError as error:
         hint = f" ({error.hint})" if error.hint else ""
         return _say(_as_written(error) + hint, BAD_INPUT)

@@ -199,8 +199,13 @@ def family(id: str) -> PsfFamily:
     Raises
     ------
     UnknownNameError
+    InvalidInputError
+        For product-convolution, which is a space of operators.
     """
     known = FAMILIES | PROBES
+    if id == "product-convolution":
+        rule = "must be a family of single PSFs; this one is a space of operators: use nd.PsfBasis"
+        raise InvalidInputError("model", rule, repr(id))
     if id not in known:
         raise UnknownNameError("model", id, list(known))
     return known[id]
