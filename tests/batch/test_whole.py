@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from napari_deblur.batch.whole import engine_of
-from napari_deblur.engine import engine as module
+from napari_deblur.engine import shared as module
 
 
 @pytest.fixture

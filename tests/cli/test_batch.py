@@ -168,7 +168,7 @@ def test_a_psf_file_with_a_z_axis_needs_a_stack(cli, tmp_path, channels_file, im
     assert text.count("3D") == 2
     code, _, err = cli("compare", image_file, "-o", tmp_path / "none", *given)
     assert code == 2
-    assert "IN must have a z axis for a PSF in 3D" in err
+    assert "--psf must be 2D (y, x) for an image without a z axis" in err
     assert not (tmp_path / "none" / "cells_wiener.ome.tif").exists()
 
 

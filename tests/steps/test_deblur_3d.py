@@ -125,7 +125,7 @@ def test_a_measured_psf_brings_its_voxel_size_and_its_widths_reach_the_record(en
 @pytest.mark.parametrize(
     ("image", "psf", "said"),
     [
-        (Image(VOLUME[0]), KERNEL, "image must have a z axis"),
+        (Image(VOLUME[0]), KERNEL, "psf must be 2D .y, x. for an image without a z axis"),
         (Image(VOLUME, "tyx"), KERNEL, "image must have a z axis"),
         (Image(VOLUME[:2]), KERNEL, "psf must not be larger than the image"),
         (Image(VOLUME), np.ones((3, 41, 5)), "psf must not be larger than the image"),

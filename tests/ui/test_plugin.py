@@ -64,17 +64,17 @@ def test_the_device_is_a_preference(plugin_settings, npe2pm, monkeypatch):
     from napari.settings import get_plugin_settings
 
     from napari_deblur.core.errors import DeviceError
-    from napari_deblur.engine import engine
+    from napari_deblur.engine import shared
     from napari_deblur.ui import device
 
-    monkeypatch.setattr(engine, "_shared", engine.get_engine())
+    monkeypatch.setattr(shared, "_shared", shared.get_engine())
     monkeypatch.setattr(device, "_applied", ["auto"])
     assert device.wanted_device() == "auto", "also where napari does not know the plugin"
     npe2pm.register(PluginManifest.from_file(MANIFEST))
     get_plugin_settings("napari-deblur").engine.device = "cpu"
     assert device.wanted_device() == "cpu"
     assert device.engine_on("cpu").report.reason == "asked for"
-    assert device.engine_on("cpu") is engine.get_engine()
+    assert device.engine_on("cpu") is shared.get_engine()
     with pytest.raises(DeviceError, match="'mps' cannot be used"):
         device.engine_on("mps")
     assert device.engine_on("cpu").device == "cpu"

@@ -15,7 +15,7 @@ _applied = ["auto"]
 
 def device_line() -> str:
     """Return the engine's description where it exists already."""
-    module = sys.modules.get("napari_deblur.engine.engine")
+    module = sys.modules.get("napari_deblur.engine.shared")
     shared = getattr(module, "_shared", None)
     return str(shared.describe()) if shared is not None else NOT_KNOWN_YET
 
