@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from napari_deblur.core.checksums import file_sha256
 from napari_deblur.core.errors import UnknownNameError, WeightsError
 from napari_deblur.nets.identification import build, default_config
 from napari_deblur.nets.weights import (
     WEIGHTS_VARIABLE,
-    file_sha256,
     find_model,
     list_models,
     load_network,

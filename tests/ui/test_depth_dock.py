@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 import json
 from types import SimpleNamespace
 
@@ -255,7 +256,8 @@ def test_results_that_are_deleted_are_not_kept(viewer, dock, cells, idle):
     dock.run()
     idle()
     dock.show_button.click()
-    assert len(dock.alone._visible) == len(viewer.layers)
+    references = [find for find, _ in dock.alone._before._kept if isinstance(find, weakref.ref)]
+    assert [find() for find in references] == list(viewer.layers)
     depth = viewer.layers["cells · depth (relative)"]
     viewer.layers.remove(depth)
     assert not [one for one in gc.get_referrers(depth) if isinstance(one, dict) and depth in one]

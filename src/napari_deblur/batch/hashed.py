@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-_READ_BYTES = 2**20
+from napari_deblur.core.checksums import file_sha256
+
 _MARKS = (".zarray", ".zattrs", "zarr.json")
 
 
@@ -31,20 +32,12 @@ def state_of(path: Path, *, hashed: bool = False) -> dict[str, Any] | None:
         files = sorted(entry for entry in path.rglob("*") if entry.is_file())
         whole = hashlib.sha256()
         for entry in files:
-            whole.update(f"{entry.relative_to(path).as_posix()}\0{_sha256(entry)}\n".encode())
+            whole.update(f"{entry.relative_to(path).as_posix()}\0{file_sha256(entry)}\n".encode())
         return {"bytes": sum(entry.stat().st_size for entry in files), "sha256": whole.hexdigest()}
     try:
         found = path.stat()
         if hashed:
-            return {"bytes": found.st_size, "sha256": _sha256(path)}
+            return {"bytes": found.st_size, "sha256": file_sha256(path)}
     except OSError:
         return None
     return {"bytes": found.st_size, "changed_ns": found.st_mtime_ns}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()

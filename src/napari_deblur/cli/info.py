@@ -73,7 +73,8 @@ def models(values: Values) -> int | None:
 
 def _models() -> list[dict[str, Any]]:
     """Return what is known of every network; one whose card is damaged does not hide the others."""
-    from napari_deblur.nets.weights import card_paths, file_sha256, find_model
+    from napari_deblur.core.checksums import file_sha256
+    from napari_deblur.nets.weights import card_paths, find_model
 
     found = []
     for id_, path in sorted(card_paths().items()):

@@ -8,7 +8,6 @@ shipped one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_deblur.core.checksums import file_sha256
 from napari_deblur.core.errors import UnknownNameError, WeightsError
 
 if TYPE_CHECKING:
@@ -138,12 +138,6 @@ def find_model(id: str) -> ModelInfo:
     raise UnknownNameError(
         "model", id, [model.id for model in list_models()] or ["(no weights are installed)"]
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def load_network(id: str, device: torch.device | str = "cpu") -> tuple[nn.Module, dict[str, Any]]:

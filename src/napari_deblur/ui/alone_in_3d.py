@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from napari_deblur.ui.snapshot import CAMERA, Snapshot
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
-
-_CAMERA = ("center", "zoom", "angles")
 
 
 class AloneIn3D:
@@ -23,9 +23,7 @@ class AloneIn3D:
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
         self._layer: ref[Layer] | None = None
-        self._visible: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
-        self._camera: dict[str, Any] = {}
-        self._ndisplay = 2
+        self._before = Snapshot()
 
     @property
     def layer(self) -> Layer | None:
@@ -35,23 +33,17 @@ class AloneIn3D:
     def show(self, layer: Layer) -> None:
         """Hide the other layers and show this one in 3D."""
         self.restore()
-        camera = self.viewer.scene.camera
-        self._layer, self._ndisplay = ref(layer), self.viewer.dims.ndisplay
-        self._camera = {name: getattr(camera, name) for name in _CAMERA}
+        self._layer = ref(layer)
         for other in self.viewer.layers:
-            self._visible[other] = other.visible
+            self._before.keep_layer(other, "visible")
             other.visible = other is layer
+        # Put back last first: another number of dimensions moves the camera.
+        self._before.keep(self.viewer.scene.camera, *CAMERA)
+        self._before.keep(self.viewer.dims, "ndisplay")
         self.viewer.dims.ndisplay = 3
         self.viewer.fit_to_view()
 
     def restore(self) -> None:
         """Show what was shown before, as far as it is still there; does nothing where nothing was changed."""
-        if self._layer is None:
-            return
         self._layer = None
-        self.viewer.dims.ndisplay = self._ndisplay
-        for name, value in self._camera.items():
-            setattr(self.viewer.scene.camera, name, value)
-        for layer, visible in list(self._visible.items()):
-            layer.visible = visible
-        self._visible.clear()
+        self._before.put_back()

@@ -122,10 +122,6 @@ class StepDock(QWidget):
     def layer_picked(self) -> None:
         """React to another input layer."""
 
-    def ended_text(self) -> str:
-        """Return a line about the result for the user."""
-        return self.facts
-
     def released(self) -> None:
         """Let go of whatever outlives the dock."""
 
@@ -232,7 +228,7 @@ class StepDock(QWidget):
         if self._closed or outcome.job.owner is not self:
             return
         if outcome.error is None:
-            lines = [self.ended_text(), *outcome.job.run.notes]
+            lines = [self.facts, *outcome.job.run.notes]
             self.message.setText("\n".join(line for line in lines if line) or "Done")
         else:
             self.message.setText(in_words(outcome.error))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from napari_deblur.ui.snapshot import CAMERA, Snapshot, values_of
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 _LINKED = ("contrast_limits", "colormap", "gamma")
 _GRID = ("enabled", "stride", "shape", "spacing")
-_CAMERA = ("center", "zoom", "angles")
 _SPACING = 0.02
 # Cells are narrow, and names end in what tells them apart.
 _NAME_POINTS = 8
@@ -29,9 +29,8 @@ class SideBySide:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
-        # By reference only: layers that the user deletes must not fill the memory until the end.
         self._shown: list[weakref.ref[Layer]] = []
-        self._before: list[tuple[Callable[[], Any], dict[str, Any]]] = []
+        self._before = Snapshot()
 
     @property
     def shown(self) -> bool:
@@ -50,19 +49,17 @@ class SideBySide:
         """
         self.restore()
         grid, camera = self.viewer.canvas.grid, self.viewer.scene.camera
-        self._before = [(lambda: grid, _values(grid, _GRID)), (lambda: camera, _values(camera, _CAMERA))]
+        self._before.keep(grid, *_GRID)
+        self._before.keep(camera, *CAMERA)
         for layer in self.viewer.layers:
             mine, new = among(layer, layers), among(layer, added)
-            visible = {"visible": layer.visible and not new}
-            found = weakref.ref(layer)
-            self._before.append((found, visible | (_values(layer, _LINKED) if mine and not new else {})))
-            self._before.append(
-                (partial(_name_of, found), _values(layer.name_overlay, ("visible", "font_size")))
-            )
+            look = _LINKED if mine and not new else ()
+            self._before.keep_layer(layer, *look, visible=layer.visible and not new)
+            self._before.keep_name(layer, "visible", "font_size")
             layer.visible = layer.name_overlay.visible = mine
             layer.name_overlay.font_size = _NAME_POINTS
         for layer in layers[:-1]:
-            for name, value in _values(layers[-1], _LINKED).items():
+            for name, value in values_of(layers[-1], *_LINKED).items():
                 setattr(layer, name, value)
         self._shown = [weakref.ref(layer) for layer in layers]
         if len(layers) > 1:
@@ -75,20 +72,8 @@ class SideBySide:
         linked = [layer for one in self._shown if (layer := one()) and among(layer, self.viewer.layers)]
         if len(linked) > 1:
             self.viewer.layers.unlink_layers(linked, _LINKED)
-        for find, values in reversed(self._before):
-            if (thing := find()) is not None:
-                for name, value in values.items():
-                    setattr(thing, name, value)
-        self._shown, self._before = [], []
-
-
-def _name_of(find: Callable[[], Layer | None]) -> Any:
-    layer = find()
-    return None if layer is None else layer.name_overlay
-
-
-def _values(thing: Any, names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(thing, name) for name in names}
+        self._before.put_back()
+        self._shown = []
 
 
 def among(layer: Layer, others: Iterable[Layer]) -> bool:
