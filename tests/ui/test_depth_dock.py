@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import gc
-import weakref
 import json
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
